@@ -1,0 +1,121 @@
+"""Write the generated pages: a page a technique, the gallery pictures, and the table of networks.
+
+    python docs/make.py            # gallery pictures and technique pages
+    python docs/make.py networks   # the table of networks, by running them (minutes)
+
+Everything comes from the registry and from running the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+import torch
+
+import convscope
+from convscope import registry
+from convscope.errors import ConvscopeError
+from convscope.images import read_image
+from convscope.network import Network
+from convscope.registry import Technique
+from convscope.report.demo import photographs
+from convscope.results import Result
+
+DOCS = Path(__file__).parent
+
+
+def pictures(network: Network) -> torch.Tensor:
+    """Two of the free photographs."""
+    chosen = dict(photographs())
+    return torch.stack([network.prepare(read_image(chosen[name])) for name in ("cat", "coffee")])
+
+
+def run(technique: Technique, network: Network) -> Result:
+    """A technique with its defaults."""
+    return technique(network, pictures(network)) if technique.takes_images else technique(network)
+
+
+def draw(result: Result, path: Path) -> None:
+    """The result's figure as a small picture."""
+    result.picture().save(path, quality=88, method=6)
+
+
+def table(technique: Technique) -> str:
+    """Its options, as Markdown."""
+    if not technique.options:
+        return "None of its own."
+    rows = [f"| `--{o.name.replace('_', '-')}` | {o.default!r} | {o.description} |" for o in technique.options]
+    return "\n".join(["| option | default | |", "|---|---|---|", *rows])
+
+
+def text(technique: Technique, shown: str) -> str:
+    """The page of one technique, with its picture or with why it has none."""
+    photo = " PHOTO" if technique.takes_images else ""
+    images = ", images" if technique.takes_images else ""
+    return f"""# {technique.name}
+
+{technique.summary}
+
+{shown}
+
+**What to see.** {technique.see}
+
+**What it does not prove.** {technique.caution}
+
+**Paper.** {technique.paper or "None: it shows what is there."}
+
+```sh
+convscope {technique.name}{photo} -o {technique.name}.png
+```
+
+```python
+convscope.{technique.function.__name__}(network{images}).save("{technique.name}.png")
+```
+
+## Options
+
+{table(technique)}
+
+## In full
+
+```text
+{inspect.getdoc(technique.function)}
+```
+"""
+
+
+def index() -> str:
+    """The list of all techniques, by family."""
+    parts = ["# Techniques"]
+    for family, question in registry.FAMILIES.items():
+        rows = [f"- [{e.name}]({e.name}.md): {e.summary}" for e in registry.discover().values() if e.family == family]
+        parts += [f"## {question}", "\n".join(rows)] if rows else []
+    return "\n\n".join(parts) + "\n"
+
+
+def techniques() -> None:
+    """Pages and pictures of every technique that is installed."""
+    network = convscope.load_network("builtin")
+    for folder in (DOCS / "gallery", DOCS / "techniques"):
+        folder.mkdir(exist_ok=True)
+    for name in registry.discover():
+        technique = getattr(convscope, name.replace("-", "_"))
+        try:
+            draw(run(technique, network), DOCS / "gallery" / f"{name}.webp")
+            shown = f"![Picture made by {name}](../gallery/{name}.webp)"
+        except ConvscopeError as error:  # the built-in network is not one that this is for
+            shown = f"No picture on the built-in network: {error}."
+        (DOCS / "techniques" / f"{name}.md").write_text(text(technique, shown))
+        print(name)
+    (DOCS / "techniques" / "index.md").write_text(index())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["networks"]:
+        import runpy
+
+        runpy.run_path(str(DOCS / "networks.py"), run_name="__main__")
+    else:
+        techniques()

@@ -1,0 +1,411 @@
+"""A network as convscope sees it: a module that takes RGB in [0, 1], its labels and its named layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from convscope.backward import gradient
+from convscope.batching import is_out_of_memory
+from convscope.errors import ConvscopeError, NetworkError, UnknownLayer, UnknownTarget, nearest
+from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline
+from convscope.images import fit
+from convscope.receptive_field import ReceptiveField, Tracer
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Layout = Literal["NCHW", "NHWC", "tokens", "none"]
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow's "L" uses
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer as a pass met it.
+
+    ``shape`` leaves out the batch dimension; ``parameters`` are its own and those of the layers inside it.
+    ``grid`` is the (rows, columns) that its units stand in, or None where it has no spatial extent.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    calls: int
+    layout: Layout
+    grid: tuple[int, int] | None
+    channels: int
+    receptive_field: ReceptiveField | None = None
+
+    @property
+    def spatial(self) -> bool:
+        return self.grid is not None and math.prod(self.grid) > 1
+
+
+def _alike(grid: tuple[int, int] | None, picture: tuple[int, int]) -> bool:
+    """Whether a grid has the picture's proportions, to one row or column."""
+    ratio = picture[0] / picture[1]
+    return grid is not None and abs(grid[0] - grid[1] * ratio) <= max(1.0, ratio)
+
+
+def spatial_layout(shape: Sequence[int], picture: tuple[int, int]) -> tuple[Layout, tuple[int, int] | None]:
+    """How the units of an output of this ``shape`` (without N) stand over a picture of (H, W) pixels.
+
+    (C, H, W), (H, W, C) and token rows (T, C), with up to eight class or register tokens in front of the grid; told
+    apart by which sides have the picture's proportions.
+    """
+    height, width = picture
+    if len(shape) == 3:
+        first, second, third = shape
+        if not _alike((second, third), picture) and _alike((first, second), picture):
+            return "NHWC", (first, second)
+        return "NCHW", (second, third)
+    if len(shape) == 2:
+        for prefix in range(9):
+            tokens = shape[0] - prefix
+            rows = round(math.sqrt(max(tokens, 0) * height / width))
+            if rows > 1 and tokens % rows == 0 and rows * width == tokens // rows * height:
+                return "tokens", (rows, tokens // rows)
+    return "none", None
+
+
+def to_maps(activation: Tensor, layout: Layout, grid: tuple[int, int] | None) -> Tensor:
+    """(N, C, H, W) view of a layer's output, whatever its layout; (N, C, 1, 1) where it has no spatial extent."""
+    if layout == "NCHW":
+        return activation
+    if layout == "NHWC":
+        return activation.movedim(-1, 1)
+    if layout == "tokens" and grid is not None:
+        prefix = activation.shape[1] - math.prod(grid)
+        return activation[:, prefix:].transpose(1, 2).unflatten(2, grid)
+    return activation.flatten(1)[:, :, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A module with everything around it that a technique needs.
+
+    Calling it takes (N, 3, H, W) RGB in [0, 1] and normalises inside, so that gradients and distances are in pixel
+    units; it returns (N, classes) logits, before any softmax.
+
+    Attributes:
+        module: the network itself, never changed. It always runs in evaluation mode.
+        mean, std: (3,) or (1,), of pictures in [0, 1]. With (1,) the pictures are turned to grey first.
+        labels: one name a class, or empty.
+        name: how messages and provenance call it.
+        input_size: (height, width) that :meth:`prepare` makes.
+        crop: share of the resized picture's side that :meth:`prepare` keeps, as in ``crop_pct``.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+        output: key, attribute or place to pick where the module returns a dict, an object or a tuple.
+        weights: where the weights came from, for provenance.
+        max_batch: most pictures in one pass; halves itself when memory runs out.
+    """
+
+    module: nn.Module
+    mean: Tensor = field(default_factory=lambda: torch.zeros(3))
+    std: Tensor = field(default_factory=lambda: torch.ones(3))
+    labels: tuple[str, ...] = ()
+    name: str = "network"
+    input_size: tuple[int, int] = (224, 224)
+    crop: float = 1.0
+    precision: Precision = "float32"
+    output: str | None = None
+    weights: str = "as given"
+    max_batch: int = 32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, classes) logits of (N, 3, H, W) pictures in [0, 1]; never in training mode."""
+        with evaluation_mode(self.module):
+            logits = self.forward(images)
+        return self.check_logits(logits)
+
+    def check_logits(self, logits: Tensor) -> Tensor:
+        if logits.ndim == 4 and logits.shape[2:] == (1, 1):
+            logits = logits.flatten(1)
+        if logits.ndim != 2:
+            raise NetworkError(
+                f"{self.name} returns {tuple(logits.shape)} and not (N, classes); this needs a classifier: "
+                "wrap the network so that it returns one score a class, or name a layer and a unit"
+            )
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the module returns for pictures in [0, 1], as one tensor."""
+        inputs = self.normalise(images)
+        with self._autocast(inputs):
+            try:
+                returned = self.module(inputs)
+            except ConvscopeError:
+                raise
+            except (RuntimeError, ValueError, AssertionError) as error:
+                if is_out_of_memory(error):
+                    raise
+                raise NetworkError(self._explain(images, error)) from error
+        return self._pick(returned)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) on the module's device and in its dtype, mean and spread taken out."""
+        like = next((p for p in self.module.parameters() if p.is_floating_point()), images)
+        images = images.to(device=like.device, dtype=like.dtype)
+        mean, std = (t.to(images).view(1, -1, 1, 1) for t in (self.mean, self.std))
+        if mean.shape[1] == 1 and images.shape[1] == 3:
+            images = (images * torch.tensor(_LUMA).to(images).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        images = (images - mean) / std
+        return images.contiguous(memory_format=torch.channels_last) if self.precision == "bfloat16" else images
+
+    def _autocast(self, inputs: Tensor) -> AbstractContextManager[Any]:
+        if self.precision != "bfloat16":
+            return nullcontext()
+        # Without the cache: weights cast under no_grad would be kept and reused where a graph is wanted.
+        return torch.autocast(inputs.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _explain(self, images: Tensor, error: Exception) -> str:
+        given, wanted = "x".join(map(str, images.shape[-2:])), "x".join(map(str, self.input_size))
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = f"; it was made for {wanted}, which network.prepare(image) gives"
+        if given == wanted:
+            remedy = "; if it takes another size, say so: load_network(..., input_size=(HEIGHT, WIDTH))"
+        return f"{self.name} fails on pictures of {given} pixels ({cause}){remedy}"
+
+    def _pick(self, returned: Any) -> Tensor:
+        if self.output is not None:
+            try:
+                if isinstance(returned, Mapping):
+                    return returned[self.output]
+                if isinstance(returned, (tuple, list)) and self.output.isdecimal():
+                    return returned[int(self.output)]
+                return getattr(returned, self.output)
+            except (KeyError, AttributeError, IndexError):
+                pass
+        if isinstance(returned, Mapping):
+            options = [str(key) for key in returned]
+        else:
+            options = list(getattr(returned, "_fields", ()))
+            tensor = first_tensor(returned)
+            if tensor is not None and self.output is None:
+                return tensor
+        for key in ("logits", "out"):
+            if self.output is None and key in options and isinstance(returned, Mapping):
+                return returned[key]
+        keys = f" with {', '.join(options)}" if options else ""
+        raise NetworkError(
+            f"{self.name} returns a {type(returned).__name__}{keys}; "
+            "say which holds the class scores: load_network(..., output=NAME)"
+        )
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """A photograph (3, H, W) or (N, 3, H, W) scaled and centre-cropped as the network was trained, antialiased."""
+        return fit(image, self.input_size, crop=self.crop)
+
+    # ---- layers
+
+    @cached_property
+    def _outline(self) -> tuple[tuple[Run, ...], tuple[int, ...]]:
+        blank = torch.full((1, 3, *self.input_size), 0.5)
+        shape: list[int] = []
+        with torch.no_grad(), evaluation_mode(self.module):
+            runs = outline(self.module, lambda: shape.extend(self.forward(blank).shape))
+        return runs, tuple(shape)
+
+    @cached_property
+    def calls(self) -> Mapping[str, int]:
+        return {run.name: run.calls for run in self._outline[0]}
+
+    @cached_property
+    def _layers(self) -> tuple[LayerInfo, ...]:
+        modules = dict(self.module.named_modules())
+        return tuple(self._describe(run, modules[run.name]) for run in self._outline[0])
+
+    def _describe(self, run: Run, part: nn.Module) -> LayerInfo:
+        shape = run.shape[1:]
+        # A layer that puts something before the pictures (windows, positions) has no maps.
+        layout, grid = spatial_layout(shape, self.input_size) if run.shape[0] == 1 else ("none", None)
+        channels = shape[0] if layout == "NCHW" or len(shape) == 1 else shape[-1] if shape else 0
+        parameters = sum(p.numel() for p in part.parameters())
+        return LayerInfo(run.name, run.kind, shape, parameters, run.calls, layout, grid, channels)
+
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """Every layer that runs, in the order in which they finish; shapes for a picture of ``input_size``."""
+        return self._layers
+
+    def layer(self, name: str) -> LayerInfo:
+        """The layer of that name; :class:`UnknownLayer` names the nearest ones."""
+        plain = name.rpartition(":")[0] if name.rpartition(":")[2].isdecimal() and ":" in name else name
+        for info in self._layers:
+            if info.name in (name, plain):
+                return info
+        known = [info.name for info in self._layers]
+        raise UnknownLayer(f"{self.name} has no layer {name!r}{nearest(name, known)}; `convscope layers` lists them")
+
+    def maps(self, name: str, activation: Tensor) -> Tensor:
+        """(N, C, H, W) view of what layer ``name`` put out, for any layout; for pictures of any size."""
+        info = self.layer(name)
+        before = next(run.shape[0] for run in self._outline[0] if run.name == info.name)
+        if before != 1:
+            raise NetworkError(
+                f"layer {name!r} puts {before} windows or positions where the pictures stand, so its units have no "
+                "place in one; name a layer around it"
+            )
+        if info.layout != "tokens":
+            return to_maps(activation, info.layout, info.grid)
+        prefix = info.shape[0] - math.prod(info.grid or ())
+        tokens = activation.shape[1] - prefix
+        grid = info.grid if info.grid and math.prod(info.grid) == tokens else (round(math.sqrt(tokens)),) * 2
+        if math.prod(grid) != tokens:
+            raise NetworkError(f"the {tokens} tokens of layer {name!r} stand in no square; give square pictures")
+        return to_maps(activation, "tokens", grid)
+
+    @cached_property
+    def default_layer(self) -> str:
+        """The last layer with spatial extent before the network pools it away.
+
+        That is the last one with parameters of its own and more than one position, or what follows it at the same
+        resolution: ``layer4`` of a ResNet, the last ReLU of a VGG. Of token layers it is the last one whose patches
+        matter: the first norm of a ViT's last block.
+        """
+        modules = dict(self.module.named_modules())
+        spatial = [i for i, info in enumerate(self._layers) if info.spatial]
+        spatial = [i for i in spatial if _alike(self._layers[i].grid, self.input_size)] or spatial
+        weighty = [i for i in spatial if any(True for _ in modules[self._layers[i].name].parameters(recurse=False))]
+        if not spatial:
+            raise NetworkError(
+                f"no layer of {self.name} has spatial extent, so there is no map to show; choose another technique"
+            )
+        last = weighty[-1] if weighty else spatial[-1]
+        same = [i for i in spatial if i >= last and self._layers[i].grid == self._layers[last].grid]
+        return self._last_heard(self._layers[same[-1]]).name
+
+    def _last_heard(self, last: LayerInfo) -> LayerInfo:
+        """Where tokens are, the last layer like this one whose patches still reach the scores.
+
+        Behind the last attention of a ViT only its class token does, and every patch has a gradient of zero.
+        """
+        like = [i for i in self._layers if (i.grid, i.channels) == (last.grid, last.channels)][-48:]  # some blocks
+        if all(i.layout != "tokens" for i in like):
+            return last
+        with torch.inference_mode(False), torch.enable_grad():
+            blank = torch.full((1, 3, *self.input_size), 0.5)
+            seen = observe(self, blank, [OUTPUT, *(i.name for i in like)], leaves=[like[0].name])
+            slopes = gradient(self.check_logits(seen[OUTPUT]).amax(1), [seen[i.name] for i in like])
+        heard = [i for i, slope in zip(like, slopes, strict=True) if self.maps(i.name, slope).any()]
+        return heard[-1] if heard else last
+
+    @cached_property
+    def first_layer(self) -> str:
+        """The first layer with weights and more than one position, with the norm and rectifier behind it.
+
+        That is the last layer of its resolution before the next layer of weights: ``relu`` of a ResNet.
+        """
+        modules = dict(self.module.named_modules())
+        leaves = [info for info in self._layers if not any(True for _ in modules[info.name].children())]
+        weighty = [any(p.ndim > 1 for p in modules[info.name].parameters()) for info in leaves]
+        start = next((i for i, info in enumerate(leaves) if weighty[i] and info.spatial), None)
+        if start is None:
+            return self.default_layer
+        found = leaves[start]
+        for info, heavy in zip(leaves[start + 1 :], weighty[start + 1 :], strict=True):
+            if heavy or info.grid != found.grid or info.channels != found.channels:
+                break
+            found = info
+        return found.name
+
+    @cached_property
+    def receptive_fields(self) -> Mapping[str, ReceptiveField]:
+        """Layer name to its receptive field, for pictures of ``input_size``; exact, by one traced pass."""
+        blank = self.normalise(torch.full((1, 3, *self.input_size), 0.5))
+        names = [info.name for info in self._layers]
+        fields = {}
+        with torch.no_grad(), evaluation_mode(self.module):
+            for info, output, tracer in _traced(self, blank, names):
+                layout = None if info.layout == "none" else info.layout
+                found = tracer.field(output, layout=layout, grid=info.grid)
+                if found is not None:
+                    fields[info.name] = found
+        return fields
+
+    # ---- classes
+
+    @cached_property
+    def classes(self) -> int:
+        """How many scores the network gives."""
+        shape = self._outline[1]
+        self.check_logits(torch.empty(shape, device="meta"))
+        return shape[1]
+
+    def label(self, index: int) -> str:
+        return self.labels[index] if index < len(self.labels) else f"class {index}"
+
+    def target(self, target: int | str) -> int:
+        """The index of a class given by index, label, or an unambiguous part of a label.
+
+        Raises :class:`UnknownTarget`, which names the nearest labels or the ones that the part fits.
+        """
+        text = str(target).strip()
+        if isinstance(target, int) or text.removeprefix("-").isdecimal():
+            index = int(text)
+            if not 0 <= index < self.classes:
+                raise UnknownTarget(f"{self.name} has classes 0 to {self.classes - 1}, not {index}")
+            return index
+        wanted = _plain(text)
+        names = [_plain(label) for label in self.labels]
+        for fits in (lambda n: n == wanted, lambda n: wanted in n.split(), lambda n: wanted in n):
+            found = [i for i, name in enumerate(names) if fits(name)] if wanted else []
+            if len(found) == 1:
+                return found[0]
+            if len(found) > 1:
+                raise UnknownTarget(f"{target!r} fits {_listed(self.labels, found)}; say which")
+        if not self.labels:
+            raise UnknownTarget(
+                f"{self.name} has no labels, so {target!r} cannot be found; give an index, or --labels FILE"
+            )
+        raise UnknownTarget(f"{self.name} knows no {target!r}{nearest(text, self.labels)}")
+
+    def targets(self, target: int | str | Sequence[int | str] | Tensor | None, logits: Tensor) -> Tensor:
+        """(N,) class indices: the given ones, one for all or one a picture, or the predicted ones for None."""
+        if target is None:
+            return logits.argmax(1)
+        if isinstance(target, Tensor):
+            target = target.flatten().tolist()
+        if isinstance(target, (int, str)):
+            target = [target]
+        found = [self.target(t) for t in target]
+        if len(found) not in (1, len(logits)):
+            raise UnknownTarget(f"{len(found)} targets for {len(logits)} pictures; give one, or one a picture")
+        return torch.tensor(found, device=logits.device).expand(len(logits))
+
+
+def _traced(network: Network, blank: Tensor, names: Sequence[str]) -> list[tuple[LayerInfo, Tensor, Tracer]]:
+    normalised = _AsIs(network)
+    with Tracer(blank) as tracer:
+        seen = observe(normalised, blank, [*names, OUTPUT])
+    return [(network.layer(name), seen[name], tracer) for name in names]
+
+
+class _AsIs:
+    """The network behind its normalisation: the traced picture must be the very tensor that enters the module."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.module, self.name, self.calls = network.module, network.name, network.calls
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._network._pick(self.module(images))
+
+
+def _plain(label: str) -> str:
+    return " ".join(label.lower().replace("_", " ").replace("-", " ").replace(",", " ").split())
+
+
+def _listed(labels: Sequence[str], found: Sequence[int], most: int = 5) -> str:
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(f"{labels[i]!r} ({i})" for i in found[:most]) + more

@@ -1,0 +1,181 @@
+"""What a technique asks about: one score a picture, of a class, a unit, a channel or a direction.
+
+An objective is always something to maximise. It names the layers that it reads, and composes with ``+``, ``-`` and
+``*``: ``class_score(network, 3) - 0.1 * unit(network, "conv2", Unit(5))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope.errors import OptionError, UnknownTarget
+from convscope.hooks import OUTPUT
+from convscope.network import Network
+
+Of = Literal["score", "probability", "loss"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A score for each picture, read off the activations of ``layers``; pictures never mix."""
+
+    layers: frozenset[str]
+    score: Callable[[Mapping[str, Tensor]], Tensor]
+    description: str = ""
+
+    def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
+        """(N,), to be maximised."""
+        return self.score(activations)
+
+    def __add__(self, other: Objective) -> Objective:
+        return Objective(
+            self.layers | other.layers, lambda a: self(a) + other(a), f"{self.description} + {other.description}"
+        )
+
+    def __mul__(self, weight: float) -> Objective:
+        return Objective(self.layers, lambda a: self(a) * weight, f"{weight:g} * ({self.description})")
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Objective:
+        return self * -1.0
+
+    def __sub__(self, other: Objective) -> Objective:
+        return self + other * -1.0
+
+
+def class_score(network: Network, targets: Tensor | int, of: Of = "score") -> Objective:
+    """The score of one class a picture.
+
+    Args:
+        network: whose logits.
+        targets: (N,) class indices, or one for all.
+        of: ``score``, the logit before the softmax; ``probability``, behind it, in which pushing the other classes
+            down counts as much as pushing this one up (Simonyan 2013, section 3); ``loss``, the cross-entropy.
+    """
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        logits = network.check_logits(activations[OUTPUT])
+        index = torch.as_tensor(targets, device=logits.device).expand(len(logits))
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a softmax is too fine for half precision
+        if of == "loss":
+            return F.cross_entropy(wide, index, reduction="none")
+        chosen = logits if of == "score" else wide.softmax(1)
+        return chosen.gather(1, index[:, None])[:, 0]
+
+    return Objective(frozenset({OUTPUT}), score, of)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A channel of a layer, at one position or, without one, over the whole map."""
+
+    channel: int
+    position: tuple[int, int] | None = None
+
+    @classmethod
+    def parse(cls, text: str | int) -> Unit:
+        """``"12"`` is channel 12; ``"12,3,4"`` is channel 12 at row 3, column 4."""
+        parts = str(text).replace(":", ",").split(",")
+        if len(parts) not in (1, 3) or not all(p.strip().isdecimal() for p in parts):
+            raise OptionError(f"{text!r} is no unit: give CHANNEL, or CHANNEL,ROW,COLUMN")
+        numbers = [int(p) for p in parts]
+        return cls(numbers[0], (numbers[1], numbers[2]) if len(numbers) == 3 else None)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, (self.channel, *(self.position or ()))))
+
+
+def unit(network: Network, layer: str, chosen: Unit) -> Objective:
+    """The activation of one unit: at its position, or the largest of its channel where none is given."""
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        maps = network.maps(layer, activations[layer])
+        if chosen.channel >= maps.shape[1]:
+            raise OptionError(f"layer {layer!r} has channels 0 to {maps.shape[1] - 1}, not {chosen.channel}")
+        channel = maps[:, chosen.channel]
+        if chosen.position is None:
+            return channel.flatten(1).amax(1)
+        row, column = chosen.position
+        if row >= channel.shape[1] or column >= channel.shape[2]:
+            rows, columns = channel.shape[1:]
+            raise OptionError(f"layer {layer!r} has {rows}x{columns} positions; row {row}, column {column} is outside")
+        return channel[:, row, column]
+
+    return Objective(frozenset({layer}), score, f"{layer} unit {chosen}")
+
+
+def direction(network: Network, layer: str, vector: Tensor) -> Objective:
+    """The projection of a layer's channels on ``vector`` (C,), the largest over positions."""
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        maps = network.maps(layer, activations[layer])
+        return torch.einsum("nchw,c->nhw", maps, vector.to(maps)).flatten(1).amax(1)
+
+    return Objective(frozenset({layer}), score, f"direction in {layer}")
+
+
+def energy(layer: str) -> Objective:
+    """Half the sum of squares of a layer: its gradient is the activation itself (Mordvintsev 2015)."""
+    return Objective(frozenset({layer}), lambda a: a[layer].flatten(1).square().sum(1) / 2, f"energy of {layer}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which score a picture is asked about: a class's, by default the predicted one's, or a unit's of a layer."""
+
+    network: Network
+    target: Any = None
+    of: Of = "score"
+    layer: str | None = None
+    unit: Unit | None = None
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """What must be observed to answer it."""
+        return frozenset({OUTPUT if self.layer is None else self.layer})
+
+    def of_part(self, part: slice, count: int) -> Question:
+        """The question about one pass of ``count`` pictures; :class:`UnknownTarget` for more or fewer targets."""
+        target = self.target.flatten().tolist() if isinstance(self.target, Tensor) else self.target
+        if isinstance(target, str) or not isinstance(target, Sequence) or len(target) == 1:
+            return self
+        if len(target) != count:
+            raise UnknownTarget(f"{len(target)} targets for {count} pictures; give one, or one a picture")
+        return replace(self, target=target[part])
+
+    def scores(self, activations: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(N,) scores, to be maximised, and (N,) class indices, -1 where a unit was asked about."""
+        if self.layer is not None and self.unit is not None:
+            score = unit(self.network, self.layer, self.unit)(activations)
+            return score, torch.full((len(score),), -1)
+        logits = self.network.check_logits(activations[OUTPUT])
+        targets = self.network.targets(self.target, logits)
+        return class_score(self.network, targets, self.of)(activations), targets.cpu()
+
+    def answer_name(self, target: int) -> str:
+        """How a title calls it."""
+        return f"{self.layer} unit {self.unit}" if target < 0 else self.network.label(target)
+
+
+def ask(
+    network: Network, target: Any = None, *, of: Of = "score", layer: str | None = None, unit: str | int | None = None
+) -> Question:
+    """The question that a technique's options ask; :class:`OptionError` when they contradict each other."""
+    if unit is None and layer is None:
+        return Question(network, target, of)
+    if unit is None:
+        raise OptionError("layer needs unit: CHANNEL, or CHANNEL,ROW,COLUMN")
+    if target is not None:
+        raise OptionError("give a target class or a unit of a layer, not both")
+    if of != "score":
+        raise OptionError(f"the {of} belongs to a class; a unit is asked about by its activation alone")
+    chosen = layer or network.default_layer
+    network.layer(chosen)
+    return Question(network, None, of, chosen, Unit.parse(unit))

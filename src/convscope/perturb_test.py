@@ -1,0 +1,508 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from convscope import perturb
+from convscope.errors import OptionError
+from convscope.network import Network
+from convscope.perturb import Box, Outcome, Variations, perturbed
+from convscope.techniques.contract_test import state
+from convscope.zoo.torchvision_models import blueprint, import_torchvision
+
+SIZE = (33, 42)
+EVERYTHING = "almost every activation depends on every box"
+
+
+def network(module: nn.Module, size: tuple[int, int] = SIZE, seed: int = 0, **options: Any) -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.uniform_(-0.2, 0.2)
+                part.running_var.uniform_(0.5, 1.5)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    return Network(module, mean=mean, std=std, input_size=size, **options)
+
+
+def picture(size: tuple[int, int] = SIZE, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def everywhere(size: tuple[int, int] = SIZE, window: tuple[int, int] = (7, 5), stride: int = 6) -> list[Box]:
+    """Boxes all over the picture, corners and borders included."""
+    tops = sorted({min(t, size[0] - window[0]) for t in range(0, size[0], stride)})
+    lefts = sorted({min(v, size[1] - window[1]) for v in range(0, size[1], stride)})
+    return [(top, left, *window) for top in tops for left in lefts]
+
+
+def by_hand(net: Network, image: Tensor, boxes: Sequence[Box], fill: Tensor) -> Tensor:
+    """One full pass a box."""
+    rows = []
+    for top, left, height, width in boxes:
+        altered = image.clone()
+        altered[:, top : top + height, left : left + width] = fill
+        with torch.no_grad():
+            rows.append(net(altered[None])[0])
+    return torch.stack(rows)
+
+
+def compare(module: nn.Module, size: tuple[int, int] = SIZE, engine: str = "incremental", **options: Any) -> Outcome:
+    net = network(module, size, **options)
+    image, boxes = picture(size, next(module.parameters()).dtype), everywhere(size)
+    fill = image.mean((1, 2), keepdim=True)
+    outcome = perturbed(net, image, boxes, fill)
+    expected = by_hand(net, image, boxes, fill)
+    assert outcome.engine == engine, outcome.reason
+    largest = float((expected - outcome.clean).abs().max())
+    assert_close(outcome.logits, expected, rtol=0, atol=1e-4 * largest)
+    return outcome
+
+
+def head(channels: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5)]
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can be computed in a box is, also where it would not pay."""
+    monkeypatch.setattr(perturb, "WHOLE", math.inf)
+
+
+# ---- chains
+
+
+def test_a_plain_chain_saves_most_of_the_arithmetic() -> None:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(True), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU6()]
+    outcome = compare(nn.Sequential(*layers, *head(8)))
+    assert outcome.saved > 0.85
+    assert outcome.reason == ""
+
+
+def test_the_multiply_adds_are_those_of_the_textbook() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), *head(8))
+    outcome = perturbed(network(module), picture(), [(10, 10, 7, 5)] * 4, torch.zeros(3, 1, 1))
+    assert outcome.full_multiply_adds == 4 * (33 * 42 * 8 * 27 + 8 * 5)
+    assert outcome.multiply_adds == 4 * (9 * 7 * 8 * 27 + 8 * 5)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, 1, 1), (2, 2, 1), (3, 0, 1), (1, 3, 2), ((2, 1), 2, 3)]
+)
+@pytest.mark.usefixtures("local")
+def test_convolutions(mode: Any, stride: Any, padding: int, dilation: int) -> None:
+    first = nn.Conv2d(3, 8, 3, stride, padding, dilation, padding_mode=mode)
+    second = nn.Conv2d(8, 8, (3, 2), padding=1, groups=4, padding_mode=mode)
+    compare(nn.Sequential(first, nn.ReLU(), second, *head(8)))
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), ((3, 2), (2, 3), (1, 1))])
+@pytest.mark.parametrize("kind", ["max", "average", "average without padding", "average divided by 5"])
+@pytest.mark.usefixtures("local")
+def test_pools(kind: str, kernel: Any, stride: Any, padding: Any, ceil: bool) -> None:
+    pools: dict[str, Callable[[], nn.Module]] = {
+        "max": lambda: nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil),
+        "average": lambda: nn.AvgPool2d(kernel, stride, padding, ceil),
+        "average without padding": lambda: nn.AvgPool2d(kernel, stride, padding, ceil, count_include_pad=False),
+        "average divided by 5": lambda: nn.AvgPool2d(kernel, stride, padding, ceil, divisor_override=5),
+    }
+    compare(nn.Sequential(nn.Conv2d(3, 8, 3), pools[kind](), nn.Conv2d(8, 8, 3, padding=1), *head(8)))
+
+
+@pytest.mark.usefixtures("local")
+def test_dilated_max_pool_and_adaptive_pools() -> None:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(3, 2, 1, dilation=2), nn.AdaptiveAvgPool2d((5, 10))]
+    compare(nn.Sequential(*layers, nn.Conv2d(8, 8, 3), *head(8)))
+    compare(nn.Sequential(nn.Conv2d(3, 8, 2), nn.AdaptiveAvgPool2d((7, 9)), *head(8)), size=(33, 37))
+    compare(nn.Sequential(nn.Conv2d(3, 8, 2), nn.AdaptiveMaxPool2d(4), nn.Flatten(), nn.Linear(128, 3)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.LeakyReLU(0.2), nn.PReLU(8), nn.ELU(), nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.Softplus(), nn.Softmax2d()],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_pointwise_layers(layer: nn.Module) -> None:
+    compare(nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Conv2d(8, 8, 3), *head(8)).double())
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.usefixtures("local")
+def test_enlarging(mode: str) -> None:
+    layers = [nn.Conv2d(3, 8, 3, 2), nn.Upsample(scale_factor=1.5, mode=mode), nn.Conv2d(8, 8, 3, padding=1)]
+    compare(nn.Sequential(*layers, *head(8)))
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 8), nn.InstanceNorm2d(8), nn.LocalResponseNorm(3)])
+def test_norms_over_space_end_locality_but_stay_right(norm: nn.Module) -> None:
+    compare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 4, 1), *head(4)))
+
+
+# ---- branches, written with functions
+
+
+class Branches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.narrow, self.wide = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 5, padding=2)
+        self.deep = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.gate, self.fc = nn.Conv2d(24, 24, 1), nn.Linear(24, 5)
+
+    def stages(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x), inplace=True)
+        x = x + torch.relu_(self.deep(x)) * 0.5
+        return torch.cat([self.narrow(x), self.wide(x), F.max_pool2d(x, 3, 1, 1)], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.stages(x).mean((2, 3)))
+
+
+class Gated(Branches):
+    """Squeeze and excitation: a gate looks at the whole map and changes all of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stages(x)
+        x = x * torch.sigmoid(self.gate(F.adaptive_avg_pool2d(x, 1)))
+        return self.fc(F.conv2d(x, self.gate.weight).amax((2, 3)))
+
+
+class Shuffled(Branches):
+    """A channel shuffle and a split, as in ShuffleNet."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stages(x)
+        n, c, h, w = x.shape
+        x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        left, right = x.chunk(2, 1)
+        x = torch.cat([left[:, 2:4], right, left[:, :2], left[:, 4:].flip(3)], 1)
+        return self.fc(x.sum((2, 3)) / 300)
+
+
+class Last(nn.Module):
+    """Channels last, as in ConvNeXt: layer norm and linear layers between permutations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.scale = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.Parameter(torch.rand(8, 1, 1))
+        self.up, self.down, self.fc = nn.Linear(8, 16), nn.Linear(16, 8, bias=False), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(x.permute(0, 2, 3, 1))
+        x = x + self.scale * self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+        return self.fc(x.flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("make", [Branches, Gated, Shuffled, Last])
+def test_branches(make: Callable[[], nn.Module]) -> None:
+    assert compare(make()).saved > 0.3
+
+
+@pytest.mark.parametrize("make", [Branches, Gated, Shuffled, Last])
+@pytest.mark.usefixtures("local")
+def test_branches_where_boxes_cover_almost_everything(make: Callable[[], nn.Module]) -> None:
+    compare(make(), size=(16, 20))
+
+
+class Tokens(nn.Module):
+    """Patches and a class token through attention: batch-sized constants, nothing local after the stem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 8, 8)
+        self.token, self.places = nn.Parameter(torch.rand(1, 1, 16)), nn.Parameter(torch.rand(1, 21, 16))
+        self.attend, self.fc = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
+        return self.fc(self.attend(x, x, x, need_weights=False)[0][:, 0])
+
+
+def test_attention() -> None:
+    compare(Tokens())
+
+
+# ---- a random graph
+
+
+def layer(draw: Any, channels: int) -> nn.Module:
+    kind = draw(st.sampled_from(["conv", "conv", "depthwise", "max", "average", "norm", "relu", "up", "shrink"]))
+    kernel, stride = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    padding, dilation = draw(st.integers(0, kernel // 2)), draw(st.integers(1, 2))
+    mode = draw(st.sampled_from(["zeros", "reflect", "replicate"]))
+    made: dict[str, Callable[[], nn.Module]] = {
+        "conv": lambda: nn.Conv2d(channels, channels, kernel, stride, padding, dilation, padding_mode=mode),
+        "depthwise": lambda: nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels),
+        "max": lambda: nn.MaxPool2d(kernel, stride, padding, ceil_mode=bool(dilation - 1)),
+        "average": lambda: nn.AvgPool2d(kernel, stride, padding, bool(dilation - 1), mode == "zeros"),
+        "norm": lambda: nn.BatchNorm2d(channels),
+        "relu": lambda: nn.ReLU(inplace=True),
+        "up": lambda: nn.Upsample(scale_factor=2),
+        "shrink": lambda: nn.ZeroPad2d((1, 0, 2, 1)),
+    }
+    return made[kind]()
+
+
+class Drawn(nn.Module):
+    """Stages of one to three branches, added or put side by side where their sizes fit, cropped where they do not."""
+
+    def __init__(self, stages: list[tuple[str, list[nn.Sequential]]]) -> None:
+        super().__init__()
+        self.joins = [join for join, _ in stages]
+        self.branches = nn.ModuleList(nn.ModuleList(parts) for _, parts in stages)
+        self.stem, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for join, branches in zip(self.joins, self.branches, strict=True):
+            parts = [branch(x) for branch in branches]  # type: ignore[union-attr]
+            height, width = (min(part.shape[dim] for part in parts) for dim in (2, 3))
+            parts = [part[:, :, :height, :width] for part in parts]
+            x = sum(parts[1:], parts[0]) if join == "add" else torch.cat(parts, 1)[:, : x.shape[1]]
+        return self.fc(x.mean((2, 3)))
+
+
+@st.composite
+def graphs(draw: Any) -> nn.Module:
+    seed = draw(st.integers(0, 2**16))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        stages = [
+            (
+                draw(st.sampled_from(["add", "cat"])),
+                [
+                    nn.Sequential(*(layer(draw, 4) for _ in range(draw(st.integers(1, 3)))))
+                    for _ in range(draw(st.integers(1, 3)))
+                ],
+            )
+            for _ in range(draw(st.integers(1, 3)))
+        ]
+        return Drawn(stages)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(module=graphs(), height=st.integers(1, 9), width=st.integers(1, 9))
+@pytest.mark.usefixtures("local")
+def test_random_graphs_equal_full_passes(module: nn.Module, height: int, width: int) -> None:
+    net, image = network(module.double()), picture(dtype=torch.float64)
+    boxes = everywhere(window=(height, width), stride=13)
+    try:
+        with torch.no_grad():
+            net(image[None])
+    except Exception:
+        return  # shrunk away
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    assert outcome.engine == "incremental", outcome.reason
+    assert_close(outcome.logits, by_hand(net, image, boxes, torch.zeros(3, 1, 1)), rtol=0, atol=1e-9)
+
+
+# ---- what cannot be followed
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = x * 2 if float(x.sum()) > 0 else x
+        return self.fc(x.mean((2, 3)))
+
+
+class Outside(Deciding):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.from_numpy(self.conv(x).detach().numpy()).mean((2, 3)))
+
+
+class Dice(Deciding):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.dropout(self.conv(x), 0.5, training=True).mean((2, 3)))
+
+
+class Mixing(Deciding):
+    """The pictures of a batch see each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.fc((x - x.mean((0, 2, 3), keepdim=True)).amax((2, 3)))
+
+
+@pytest.mark.parametrize(("make", "reason"), [(Deciding, "decides by"), (Outside, "outside torch")])
+def test_full_passes_where_it_cannot_be_followed(make: Callable[[], nn.Module], reason: str) -> None:
+    net, image, boxes = network(make(), max_batch=1), picture(), everywhere()
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    assert outcome.engine == "full"
+    assert reason in outcome.reason
+    assert (outcome.saved, outcome.multiply_adds) == (0.0, None)
+    assert_close(outcome.logits, by_hand(net, image, boxes, torch.zeros(3, 1, 1)))
+
+
+@pytest.mark.parametrize("make", [Dice, Mixing])
+def test_a_network_that_rolls_dice_or_mixes_pictures_is_noticed(make: Callable[[], nn.Module]) -> None:
+    outcome = perturbed(network(make()), picture(), everywhere(), torch.zeros(3, 1, 1))
+    assert outcome.engine == "full"
+
+
+def test_small_pictures_get_full_passes() -> None:
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)]
+    outcome = perturbed(
+        network(nn.Sequential(*layers, *head(8)), (7, 6)), picture((7, 6)), [(0, 0, 6, 6)], picture((7, 6))
+    )
+    assert (outcome.engine, outcome.reason) == ("full", EVERYTHING)
+
+
+# ---- the ways to ask
+
+
+def test_boxes_of_many_sizes_with_contents_of_their_own_come_back_in_order() -> None:
+    net, image = network(Branches()), picture()
+    boxes = [(0, 0, 4, 4), (20, 30, 1, 1), (29, 38, 4, 4), (5, 5, 10, 3), (7, 8, 1, 1), (0, 0, 33, 42)]
+    content = [torch.rand(3, h, w, generator=torch.Generator().manual_seed(h)) for _, _, h, w in boxes]
+    outcome = perturbed(net, image, boxes, content)
+    assert outcome.engine == "incremental"
+    expected = [by_hand(net, image, [box], patch)[0] for box, patch in zip(boxes, content, strict=True)]
+    assert_close(outcome.logits, torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_many_windows_are_planned_by_their_distance_from_the_border() -> None:
+    net, image, boxes = network(Branches()), picture(), everywhere(window=(3, 3), stride=1)
+    assert len(boxes) > 4 * perturb.MOST_AT_ONCE
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    some = list(range(0, len(boxes), 97))
+    expected = by_hand(net, image, [boxes[i] for i in some], torch.zeros(3, 1, 1))
+    assert outcome.engine == "incremental"
+    assert_close(outcome.logits[some], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_is_followed_once_for_each_size_of_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[torch.Size] = []
+    follow = perturb._followed
+    monkeypatch.setattr(perturb, "_followed", lambda net, image: followed.append(image.shape) or follow(net, image))
+    variations = Variations(network(Branches()))
+    for size in (SIZE, SIZE, (20, 24)):
+        variations.of(picture(size), [(0, 0, 4, 4)], torch.zeros(3, 1, 1))
+    assert followed == [(3, *SIZE), (3, 20, 24)]
+
+
+def test_memory_running_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image, boxes = network(Branches()), picture(), everywhere()
+    expected = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    seen: list[int] = []
+    whole = perturb._Batch.logits
+
+    def small(self: perturb._Batch) -> Tensor:
+        seen.append(self.count)
+        if self.count > 7:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(self)
+
+    monkeypatch.setattr(perturb._Batch, "logits", small)
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    assert outcome.engine == "incremental"
+    assert min(seen) <= 7 < max(seen)
+    assert_close(outcome.logits, expected.logits)
+
+
+def test_the_budget_bounds_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    whole = perturb._Batch.logits
+    monkeypatch.setattr(perturb._Batch, "logits", lambda self: seen.append(self.count) or whole(self))
+    net, image, boxes = network(Branches()), picture(), everywhere()
+    Variations(net, budget=1).of(image, boxes, torch.zeros(3, 1, 1))
+    assert seen == [1] * len(boxes)
+
+
+def test_incremental_can_be_turned_off() -> None:
+    outcome = Variations(network(Branches()), incremental=False).of(picture(), [(0, 0, 4, 4)], picture())
+    assert (outcome.engine, outcome.reason) == ("full", "full passes were asked for")
+
+
+@pytest.mark.parametrize("precision", ["double", "bfloat16", "autocast"])
+def test_other_precisions(precision: str) -> None:
+    module: nn.Module = Branches().eval()
+    dtype = {"double": torch.float64, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
+    options: dict[str, Any] = {"precision": "bfloat16"} if precision == "autocast" else {}
+    net, image, boxes = network(module.to(dtype), **options), picture(dtype=dtype), everywhere()
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    assert outcome.engine == "incremental", outcome.reason
+    expected = by_hand(net, image, boxes, torch.zeros(3, 1, 1, dtype=dtype))
+    tolerance = 1e-12 if precision == "double" else 0.03
+    assert_close(outcome.logits.double(), expected.double(), rtol=tolerance, atol=tolerance)
+
+
+def test_channels_last_networks_and_grey_ones() -> None:
+    compare(Branches().to(memory_format=torch.channels_last))
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), *head(8))
+    net = Network(module, mean=torch.tensor([0.5]), std=torch.tensor([0.2]), input_size=SIZE)
+    outcome = perturbed(net, picture(), everywhere(), torch.zeros(3, 1, 1))
+    assert outcome.engine == "incremental"
+    assert_close(outcome.logits, by_hand(net, picture(), everywhere(), torch.zeros(3, 1, 1)), rtol=1e-5, atol=1e-5)
+
+
+def test_the_module_is_bitwise_as_it_was() -> None:
+    module = Branches().train()
+    before = state(module)
+    perturbed(network(module), picture(), everywhere(), torch.zeros(3, 1, 1))
+    assert state(module) == before
+
+
+@pytest.mark.parametrize(
+    ("boxes", "content", "remedy"),
+    [
+        ([], torch.zeros(3, 1, 1), "at least one"),
+        ([(0, 0, 34, 4)], torch.zeros(3, 1, 1), "does not lie in"),
+        ([(-1, 0, 4, 4)], torch.zeros(3, 1, 1), "does not lie in"),
+        ([(0, 0, 0, 4)], torch.zeros(3, 1, 1), "does not lie in"),
+        ([(0, 0, 4, 4)], torch.zeros(3, 5, 5), "does not fit a picture"),
+        ([(0, 0, 4, 4)], [torch.zeros(3, 5, 5)], "does not fit a box"),
+        ([(0, 0, 4, 4)], [torch.zeros(3, 4, 4)] * 2, "give as many"),
+    ],
+)
+def test_bad_boxes_get_a_remedy(boxes: Any, content: Any, remedy: str) -> None:
+    with pytest.raises(OptionError, match=remedy):
+        perturbed(network(Branches()), picture(), boxes, content)
+
+
+# ---- the zoo
+
+#: those of more than 150 million parameters would take minutes and gigabytes each, and are built of the same blocks
+LARGEST = 150e6
+SIDES = {"inception_v3": 96, "maxvit_t": 224}
+torchvision = import_torchvision().models
+NAMES = [
+    name
+    for name in torchvision.list_models(module=torchvision)
+    if torchvision.get_model_weights(name).DEFAULT.meta["num_params"] <= LARGEST
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_torchvision_networks_equal_full_passes(name: str) -> None:
+    """In double precision: with random weights some hardly react to a window, and only rounding would be compared."""
+    size = (SIDES.get(name, 64),) * 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = blueprint(name, size).build(10).double()
+    net, image = network(module, size, name=name), picture(size, torch.float64)
+    boxes = [(0, 0, 6, 6), (30, 17, 6, 6), (size[0] - 6, size[1] - 6, 6, 6)]
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    expected = by_hand(net, image, boxes, torch.zeros(3, 1, 1).double())
+    assert outcome.reason in ("", EVERYTHING)
+    assert_close(outcome.logits, expected, rtol=0, atol=1e-4 * float((expected - outcome.clean).abs().max()))

@@ -1,0 +1,284 @@
+"""@technique: one function becomes a Python call, a command, a card of the report and a page of the documentation.
+
+A technique is a function in a file of its own::
+
+    @technique(family="attribute", paper="arXiv:1312.6034", see="what to look for", caution="what it does not prove")
+    def saliency(network, images, *, target: Target = None, signed: Annotated[bool, Field(...)] = False) -> Heatmap: ...
+
+Its keyword-only parameters are its options: their annotations give the type, limits and help of the command line's
+options, and are checked for Python callers too. Techniques are found through the entry-point group
+``convscope.techniques``, each entry a module or a package that is walked; convscope's own come by the same door.
+Finding them reads their source without running it, so that ``convscope --help`` need not import torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from convscope.errors import ConvscopeError, OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from convscope.network import Network
+    from convscope.results import Result
+
+GROUP = "convscope.techniques"
+LAST = 100  # the place of a technique that claims none
+FAMILIES = {
+    "look": "What is inside?",
+    "attribute": "Which pixels mattered?",
+    "synthesize": "Which picture would excite, match or fool it?",
+    "dataset": "What does it do over a whole data set?",
+    "robustness": "When does it fail?",
+}
+
+Target = Annotated[
+    int | str | Sequence[int | str] | None,
+    BeforeValidator(lambda given: given.tolist() if hasattr(given, "tolist") else given),  # tensors and arrays
+    Field(
+        description="class to explain: an index, a label or an unambiguous part of one; the predicted class if left out"
+    ),
+]
+Layer = Annotated[
+    str | None, Field(description="layer name as `convscope layers` lists it; chosen and said if left out")
+]
+UnitOption = Annotated[
+    str | int | None, Field(description="CHANNEL or CHANNEL,ROW,COLUMN of the layer, instead of a class")
+]
+Seed = Annotated[int, Field(ge=0, description="seed of everything random")]
+
+P = ParamSpec("P")
+R = TypeVar("R", bound="Result", covariant=True)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only parameter of a technique."""
+
+    name: str
+    annotation: Any
+    default: Any
+    info: FieldInfo
+
+    @property
+    def description(self) -> str:
+        return self.info.description or ""
+
+
+class Technique(Generic[P, R]):
+    """A technique: callable as the function that it wraps, with what the command line and the pages need beside it."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        family: str,
+        paper: str = "",
+        see: str = "",
+        caution: str = "",
+        order: int = LAST,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = function.__name__.replace("_", "-")
+        self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
+
+    @cached_property
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.function).parameters
+
+    @cached_property
+    def takes_images(self) -> bool:
+        return "images" in self._parameters
+
+    @cached_property
+    def summary(self) -> str:
+        """The first sentence of its docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n\n")[0].replace("\n", " ")
+
+    @cached_property
+    def options(self) -> tuple[Option, ...]:
+        """Its keyword-only parameters, in order."""
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        return tuple(
+            Option(name, hints[name], parameter.default, _field(hints[name]))
+            for name, parameter in self._parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        )
+
+    @cached_property
+    def _model(self) -> Any:
+        fields: dict[str, Any] = {o.name: (o.annotation, o.default) for o in self.options}
+        return create_model(self.name, __config__={"arbitrary_types_allowed": True, "extra": "forbid"}, **fields)
+
+    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options with defaults filled in; :class:`OptionError` says which one is wrong and what it may be."""
+        unknown = [name for name in options if name not in {o.name for o in self.options}]
+        if unknown:
+            known = ", ".join(o.name for o in self.options) or "none"
+            raise OptionError(f"{self.name} has no option {unknown[0]!r}; its options are: {known}")
+        try:
+            model = self._model(**options)
+        except ValidationError as error:
+            raise OptionError(_sentence(self.name, error)) from None
+        return {o.name: getattr(model, o.name) for o in self.options}
+
+    def _pictures(self, images: Tensor | None) -> Tensor | None:
+        from convscope.images import check_images
+
+        if self.takes_images and images is None:
+            raise OptionError(f"{self.name} needs pictures: {self.name}(network, images)")
+        if not self.takes_images and images is not None:
+            raise OptionError(f"{self.name} looks at the network alone and takes no pictures")
+        return None if images is None else check_images(images)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        run: Callable[..., R] = self._run
+        return run(*args, **kwargs)
+
+    def _run(self, network: Network | nn.Module | str, images: Tensor | None = None, **options: Any) -> Any:
+        import torch
+
+        from convscope.results import Provenance, settle
+
+        given = self.check(options)
+        # Tensors made under inference mode cannot enter autograd later.
+        with torch.inference_mode(False), torch.enable_grad():
+            pictures = self._pictures(images)
+            loaded = _loaded(network, pictures)
+            result = self.function(*([loaded] if pictures is None else [loaded, pictures]), **given)
+            provenance = Provenance(
+                technique=self.name, options=given, network=loaded.name, weights=loaded.weights, layer=result.layer,
+                seed=given.get("seed"), precision=loaded.precision, device=str(loaded.device),
+            )  # fmt: skip
+            return _finite(settle(result, provenance))
+
+
+def technique(
+    *, family: str, paper: str = "", see: str = "", caution: str = "", order: int = LAST
+) -> Callable[[Callable[P, R]], Technique[P, R]]:
+    """Register the function below as a technique.
+
+    Args:
+        family: one of ``look``, ``attribute``, ``synthesize``, ``dataset``, ``robustness``.
+        paper: where it comes from, with the section.
+        see: what to look for in its picture.
+        caution: what the picture does not prove.
+        order: its place in lists within the family, the smallest first; by name where equal.
+    """
+    if family not in FAMILIES:
+        raise OptionError(f"{family!r} is no family of techniques; those are {', '.join(FAMILIES)}")
+    return lambda function: Technique(function, family, paper, see, caution, order)
+
+
+def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Network:
+    """A bare module is taken to be made for pictures of the size that it is given."""
+    from torch import nn
+
+    from convscope.zoo import load_network
+
+    if isinstance(network, nn.Module) and pictures is not None:
+        return load_network(network, input_size=(pictures.shape[-2], pictures.shape[-1]))
+    return load_network(network)
+
+
+def _field(annotation: Any) -> FieldInfo:
+    for extra in getattr(annotation, "__metadata__", ()):
+        if isinstance(extra, FieldInfo):
+            return extra
+    return FieldInfo()
+
+
+def _sentence(name: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"][0].lower() + first["msg"][1:]
+    option = str(first["loc"][0]) if first["loc"] else "options"
+    return f"{name}: {option.replace('_', '-')} {message.replace('input ', '')}, not {first.get('input')!r}"
+
+
+def _finite(result: Any) -> Any:
+    values = result.values
+    if values.is_floating_point() and values.numel() and result.finite and not bool(values.isfinite().all()):
+        raise ConvscopeError(
+            f"{result.provenance.technique} gave NaN or Inf: {result.provenance.network} overflows on this picture in "
+            f"{result.provenance.precision}; try --precision float32, or check the weights"
+        )
+    return result
+
+
+# ---- finding techniques without importing them
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a technique is, read from its source."""
+
+    name: str
+    module: str
+    function: str
+    family: str
+    summary: str
+    order: int
+
+
+def _files(location: str) -> Iterator[tuple[str, Path]]:
+    """(module name, file) of a module or of everything below a package."""
+    spec = importlib.util.find_spec(location)
+    if spec is None or spec.origin is None:
+        return
+    if spec.submodule_search_locations is None:
+        yield location, Path(spec.origin)
+        return
+    for folder in spec.submodule_search_locations:
+        for path in sorted(Path(folder).rglob("*.py")):
+            if not path.stem.endswith("_test") and path.stem != "conftest":
+                parts = path.relative_to(folder).with_suffix("").parts
+                name = ".".join((location, *(p for p in parts if p != "__init__")))
+                yield name, path
+
+
+def _entries(module: str, path: Path) -> Iterator[Entry]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
+            if (
+                isinstance(decorator, ast.Call)
+                and getattr(decorator.func, "id", getattr(decorator.func, "attr", "")) == "technique"
+            ):
+                words = {k.arg: k.value.value for k in decorator.keywords if isinstance(k.value, ast.Constant)}
+                summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
+                yield Entry(
+                    node.name.replace("_", "-"), module, node.name, str(words.get("family", "")), summary,
+                    int(str(words.get("order", LAST))),
+                )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def discover() -> Mapping[str, Entry]:
+    """Name to entry of every technique that is installed, by family, order and name; nothing is imported."""
+    locations = sorted({entry.value for entry in entry_points(group=GROUP)})
+    found = {e.name: e for location in locations for module, path in _files(location) for e in _entries(module, path)}
+    order = {family: place for place, family in enumerate(FAMILIES)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[1].family, LAST), item[1].order, item[0])))
+
+
+def load(name: str) -> Technique[..., Any]:
+    """Import one technique."""
+    entry = discover()[name]
+    found: Technique[..., Any] = getattr(importlib.import_module(entry.module), entry.function)
+    return found

@@ -1,0 +1,227 @@
+"""The demo: every technique of the registry on a few free photographs, as one page."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convscope.errors import ConvscopeError
+from convscope.images import atomic_write, read_image
+from convscope.network import Network
+from convscope.registry import Entry, Technique, discover, load
+from convscope.report.page import Section, page
+from convscope.report.recipe import command, python
+from convscope.results import Result
+from convscope.views import embed, html
+from convscope.views.pixels import to_pixels
+from convscope.views.style import number
+
+LIMIT = 9_500_000  # bytes of a page
+QUALITIES = (90, 75, 55, 35)  # of pictures, tried until the page is below the limit
+SECONDS = 10.0  # for each technique, beyond the first photograph
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A free photograph that comes with a package, and whom it is from."""
+
+    name: str
+    package: str
+    file: str
+    credit: str
+
+
+PHOTOGRAPHS = (
+    Photograph("cat", "skimage", "data/chelsea.png", "Stéfan van der Walt, CC0"),
+    Photograph("coffee", "skimage", "data/coffee.png", "Rachel Michetti, CC0"),
+    Photograph("rocket", "skimage", "data/rocket.jpg", "SpaceX, public domain"),
+    Photograph("astronaut", "skimage", "data/astronaut.png", "NASA, public domain"),
+    Photograph("temple", "sklearn", "datasets/images/china.jpg", "danielbuechele, CC BY 2.0"),
+    Photograph("flower", "sklearn", "datasets/images/flower.jpg", "vultilion, CC BY 2.0"),
+)
+
+
+def photographs() -> list[tuple[str, Path]]:
+    """(name, file) of the free photographs that are installed: four of scikit-image, two of scikit-learn.
+
+    Nothing is downloaded; those of a package that is absent are left out.
+    """
+    found = [(photograph.name, _file(photograph)) for photograph in PHOTOGRAPHS]
+    return [(name, path) for name, path in found if path is not None]
+
+
+def _file(photograph: Photograph) -> Path | None:
+    """Where its package lies, found without importing it."""
+    spec = importlib.util.find_spec(photograph.package)
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        path = Path(folder) / photograph.file
+        if path.is_file():
+            return path
+    return None
+
+
+def demo(
+    network: Network, output: str | os.PathLike[str], *, progress: Progress | None = None, seconds: float = SECONDS
+) -> Path:
+    """Write the page: every technique that is installed, with its default options, on all photographs.
+
+    Args:
+        network: what is looked into.
+        output: the file to write, whole or not at all.
+        progress: told what is being done.
+        seconds: what a technique may take. One that takes longer gets fewer photographs, at least one, and says so.
+
+    A technique that fails says so in its own section. Raises :class:`OutputError` when the page cannot be written.
+    """
+    say = progress or (lambda text: None)
+    names, paths = zip(*photographs(), strict=True)
+    images = torch.stack([network.prepare(read_image(path)) for path in paths])
+    tried = []
+    for entry in discover().values():
+        say(entry.name)
+        tried.append(_try(entry, network, images, names, seconds))
+    say("writing the page")
+    text = _below_limit(network, images, names, tried)
+    target = Path(output)
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+# ---- running
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A technique with its result, or with one sentence about why there is none."""
+
+    entry: Entry
+    technique: Technique[..., Any] | None
+    result: Result | None
+    error: str = ""
+
+
+def _try(entry: Entry, network: Network, images: Tensor, names: Sequence[str], seconds: float) -> _Tried:
+    technique = None
+    try:
+        technique = load(entry.name)
+        if not technique.takes_images:
+            return _Tried(entry, technique, _named(technique(network), ()))
+        return _Tried(entry, technique, _on_photographs(technique, network, images, names, seconds))
+    except Exception as error:  # a technique from anywhere must not take the others with it
+        return _Tried(entry, technique, None, _sentence(error))
+
+
+def _on_photographs(
+    technique: Technique[..., Any], network: Network, images: Tensor, names: Sequence[str], seconds: float
+) -> Result:
+    """The result for as many photographs as the time allows, judged by the first one."""
+    start = time.perf_counter()
+    first = technique(network, images[:1])
+    each = time.perf_counter() - start
+    count = len(images) if each * len(images) <= seconds else max(1, int(seconds / each))
+    result = _named(technique(network, images[:count]) if count > 1 else first, names[:count])
+    if count == len(images):
+        return result
+    note = f"each photograph takes {number(each)} seconds here, so only {count} of {len(images)} are used"
+    return replace(result, notes=[*result.notes, note])
+
+
+def _named(result: Result, names: Sequence[str]) -> Result:
+    if result.provenance is None:
+        return result
+    return replace(result, provenance=replace(result.provenance, photographs=tuple(names)))
+
+
+def _sentence(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if isinstance(error, ConvscopeError):
+        return f"Not for this network: {message}"
+    return f"This one failed unexpectedly ({type(error).__name__}{': ' if message else ''}{message})"
+
+
+# ---- the page
+
+
+def _below_limit(network: Network, images: Tensor, names: Sequence[str], tried: Sequence[_Tried]) -> str:
+    """The page at the best quality of photographs that keeps it below the limit."""
+    text = ""
+    for quality in QUALITIES:
+        sections = [_section(each, network, quality) for each in tried]
+        text = page(_title(network), _introduction(network, images, names, quality), sections)
+        if len(text.encode()) < LIMIT:
+            break
+    return text
+
+
+def _section(tried: _Tried, network: Network, quality: int) -> Section:
+    body, error = "", tried.error
+    if tried.result is not None:
+        try:
+            body = html(tried.result, quality=quality)
+        except Exception as failure:  # a result of a kind that nothing draws
+            error = _sentence(failure)
+    section = Section(tried.entry.name, tried.entry.family, tried.entry.summary, body, error=error)
+    if tried.technique is None:
+        return section
+    technique, notes = tried.technique, tuple(tried.result.notes) if tried.result else ()
+    return replace(
+        section, summary=technique.summary, see=technique.see, caution=technique.caution, paper=technique.paper,
+        command=command(technique, network), python=python(technique, network), notes=notes,
+    )  # fmt: skip
+
+
+def _title(network: Network) -> str:
+    name = "the built-in network" if network.name == "builtin" else network.name.rpartition(":")[2]
+    return f"What {name} has learned, and why it decides as it does"
+
+
+def _introduction(network: Network, images: Tensor, names: Sequence[str], quality: int) -> str:
+    count = {4: "four", 6: "six"}.get(len(names), str(len(names)))
+    text = (
+        f"Every technique that is installed, with its default options, on {count} free photographs. Each picture says "
+        "what to look for, and what it does not prove."
+    )
+    if network.name == "builtin":
+        text += (
+            " The built-in network knows 100 kinds of things, and most of what is in these photographs is not among "
+            "them: a wrong name is to be expected, and what led it there is the question."
+        )
+    missing = [p.name for p in PHOTOGRAPHS if p.name not in names]
+    if missing:
+        text += f" Without scikit-learn, which is not installed, these are left out: {', '.join(missing)}."
+    return f'<div class="lead"><p>{embed.escape(text)}</p></div>\n{_facts(network)}\n{_strip(images, names, quality)}'
+
+
+def _facts(network: Network) -> str:
+    parameters = sum(p.numel() for p in network.module.parameters())
+    height, width = network.input_size
+    facts = {
+        "Network": network.name,
+        "Weights": network.weights,
+        "Parameters": f"{parameters:,}",
+        "Classes": f"{network.classes:,}",
+        "Picture": f"{width} × {height} pixels",
+    }
+    items = "".join(f"<div><dt>{name}</dt><dd>{embed.escape(value)}</dd></div>" for name, value in facts.items())
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _strip(images: Tensor, names: Sequence[str], quality: int) -> str:
+    """The photographs, as the network gets them, and whom they are from."""
+    credits = {photograph.name: photograph.credit for photograph in PHOTOGRAPHS}
+    items = "".join(
+        f"<li><figure>{embed.image(to_pixels(image), f'Photograph: {name}', quality=quality)}"
+        f"<figcaption>{embed.escape(name)}<span>{embed.escape(credits[name])}</span></figcaption></figure></li>"
+        for image, name in zip(images.float().cpu().numpy(), names, strict=True)
+    )
+    return f'<ul class="strip">{items}</ul>'

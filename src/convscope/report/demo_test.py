@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convscope.errors import OptionError, OutputError
+from convscope.network import Network
+from convscope.registry import Entry, Technique, discover, technique
+from convscope.report import demo as demo_module
+from convscope.report.demo import PHOTOGRAPHS, demo, photographs
+from convscope.report.page_test import check
+from convscope.results import Heatmap, Table
+from convscope.zoo import load_network
+
+
+@technique(family="attribute", paper="arXiv:1312.6034", see="bright spots", caution="nothing")
+def from_outside(network: Network, images: Tensor) -> Heatmap:
+    """What another package adds."""
+    return Heatmap(values=images.mean(1), summaries=[{}] * len(images), images=images, signed=False, quantity="grey")
+
+
+@technique(family="look")
+def rows(network: Network) -> Table:
+    """Of the network alone."""
+    return Table(values=torch.zeros(1, 1), summaries=[{}], per_picture=False, columns=["a"], rows=[["<1>"]])
+
+
+@technique(family="look")
+def wrong(network: Network, images: Tensor) -> Table:
+    """One that cannot."""
+    raise OptionError("there is no layer 'x'; did you mean 'y'?")
+
+
+@technique(family="look")
+def broken(network: Network, images: Tensor) -> Table:
+    """One with a fault."""
+    raise ZeroDivisionError("division by zero")
+
+
+@pytest.fixture
+def network() -> Network:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    return Network(module, name="toy", input_size=(24, 32))
+
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Makes these the only techniques."""
+
+    def only(*techniques: Technique[..., Any]) -> None:
+        known = {t.name: t for t in techniques}
+        entries: Mapping[str, Entry] = {
+            t.name: Entry(t.name, __name__, t.function.__name__, t.family, t.summary, t.order) for t in techniques
+        }
+        monkeypatch.setattr(demo_module, "discover", lambda: entries)
+        monkeypatch.setattr(demo_module, "load", known.__getitem__)
+
+    return only
+
+
+def article(text: str, name: str) -> str:
+    start = text.index(f'<article id="{name}">')
+    return text[start : text.index("</article>", start)]
+
+
+def test_the_photographs_are_there_without_a_download() -> None:
+    found = photographs()
+    assert [name for name, _ in found] == ["cat", "coffee", "rocket", "astronaut", "temple", "flower"]
+    assert all(path.is_file() for _, path in found)
+
+
+def test_without_scikit_learn_two_are_left_out_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, install: Install, network: Network, tmp_path: Path
+) -> None:
+    find = demo_module.importlib.util.find_spec
+    monkeypatch.setattr(demo_module.importlib.util, "find_spec", lambda n: None if n == "sklearn" else find(n))
+    assert len(photographs()) == 4
+    install(rows)
+    text = demo(network, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Without scikit-learn, which is not installed, these are left out: temple, flower." in text
+    assert "on four free photographs" in text
+
+
+def test_every_technique_gets_what_it_takes_and_a_section(install: Install, network: Network, tmp_path: Path) -> None:
+    install(rows, from_outside)
+    said: list[str] = []
+    path = demo(network, tmp_path / "page.html", progress=said.append, seconds=math.inf)
+    text = path.read_text(encoding="utf-8")
+    check(text)
+    assert said == ["rows", "from-outside", "writing the page"]
+    assert "<td>&lt;1&gt;</td>" in article(text, "rows")
+    section = article(text, "from-outside")
+    assert section.count("<figure>") == len(PHOTOGRAPHS)
+    assert re.findall(r'alt="Photograph: (\w+)"', section) == [p.name for p in PHOTOGRAPHS]
+    assert "<b>What to see</b>bright spots" in section
+    assert "convscope from-outside PHOTO.jpg" in section
+
+
+def test_photographs_are_credited(install: Install, network: Network, tmp_path: Path) -> None:
+    install(rows)
+    text = demo(network, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(photograph.credit in text for photograph in PHOTOGRAPHS)
+
+
+def test_a_technique_that_fails_says_so_and_spares_the_others(
+    install: Install, network: Network, tmp_path: Path
+) -> None:
+    install(wrong, broken, from_outside)
+    text = demo(network, tmp_path / "page.html", seconds=math.inf).read_text(encoding="utf-8")
+    assert "there is no layer &#x27;x&#x27;; did you mean &#x27;y&#x27;?" in article(text, "wrong")
+    assert "This one failed unexpectedly (ZeroDivisionError: division by zero)" in article(text, "broken")
+    assert "<figure>" in article(text, "from-outside")
+
+
+def test_a_slow_technique_gets_fewer_photographs_and_says_so(
+    install: Install, network: Network, tmp_path: Path
+) -> None:
+    install(from_outside)
+    text = demo(network, tmp_path / "page.html", seconds=0.0).read_text(encoding="utf-8")
+    section = article(text, "from-outside")
+    assert section.count("<figure>") == 1
+    assert "so only 1 of 6 are used" in section
+
+
+def test_a_page_that_grows_too_large_is_made_of_smaller_pictures(
+    install: Install, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(from_outside)
+    large = demo(network, tmp_path / "large.html", seconds=math.inf).stat().st_size
+    monkeypatch.setattr(demo_module, "LIMIT", large - 1)
+    assert demo(network, tmp_path / "small.html", seconds=math.inf).stat().st_size < large
+
+
+def test_nothing_is_left_where_the_page_cannot_be_written(install: Install, network: Network, tmp_path: Path) -> None:
+    install(rows)
+    with pytest.raises(OutputError):
+        demo(network, tmp_path / "absent" / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_every_registered_technique_is_on_the_page_of_the_built_in_network(tmp_path: Path) -> None:
+    path = demo(load_network("builtin", weights="random"), tmp_path / "page.html", seconds=0.0)
+    text = path.read_text(encoding="utf-8")
+    check(text)
+    for name in discover():
+        assert "failed unexpectedly" not in article(text, name), name
+    assert path.stat().st_size < 10_000_000
+    assert str(Path.home()) not in text

@@ -1,0 +1,115 @@
+"""RISE: the mean of random masks, each weighted by the score of the picture behind it (Petsiuk 2018, section 3).
+
+    M = 1 / (n p) * sum over i of S(I * m_i) m_i
+
+The masks are grids of cells, each open with probability p, enlarged bilinearly and shifted by part of a cell. The
+network is a black box: only its scores are used. What a mask shuts is black.
+
+Departures: the score is the class's probability, as in the paper, unless asked otherwise; 1,000 masks by default, of
+the paper's 4,000 to 8,000. The masks are the same for all pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope.batching import batched
+from convscope.hooks import OUTPUT, observe
+from convscope.network import Network
+from convscope.objectives import Objective, Of, ask, class_score
+from convscope.registry import Seed, Target, technique
+from convscope.results import Heatmap
+from convscope.techniques.attribute._heat import describe
+from convscope.techniques.attribute._path import answers, wide
+
+
+@technique(
+    family="attribute",
+    paper="Petsiuk et al. 2018, arXiv:1806.07421, section 3",
+    see="Bright regions are those that, when left to be seen, make the class likely.",
+    caution=(
+        "The map is an average over chance: look twice with another seed before trusting a detail. Its level says "
+        "little, for a pixel without any influence gets the mean score; only differences count."
+    ),
+)
+def rise(
+    network: Network,
+    images: Tensor,
+    *,
+    target: Target = None,
+    of: Annotated[Of, Field(description="what to weight the masks by: probability, score or loss")] = "probability",
+    samples: Annotated[int, Field(ge=1, description="random masks, one pass each")] = 1000,
+    cells: Annotated[int, Field(ge=2, description="cells of a mask along each side")] = 7,
+    keep: Annotated[float, Field(gt=0, le=1, description="probability that a cell is left open")] = 0.5,
+    seed: Seed = 0,
+) -> Heatmap:
+    """Which regions make a class likely when little else is seen: random masks, weighted by the score behind them.
+
+    Args:
+        network: a classifier; nothing but its scores is used.
+        images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
+        target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
+        of: ``probability``, ``score`` before the softmax, or ``loss``.
+        samples: masks, one forward pass each for each picture.
+        cells: of a mask's grid, along each side.
+        keep: probability that a cell is open.
+        seed: of the masks.
+
+    Returns:
+        ``values`` (N, H, W): the expected score where a pixel is seen.
+
+    Raises:
+        UnknownTarget.
+    """
+    question = ask(network, target, of=of)
+    scores, targets = answers(question, images)
+    masks = Masks(samples, cells, keep, (images.shape[-2], images.shape[-1]), seed)
+    values = torch.stack(
+        [
+            _weighted(network, image, class_score(network, int(target), of), masks)
+            for image, target in zip(wide(images), targets, strict=True)
+        ]
+    )
+    return Heatmap(
+        values=values, images=images, signed=False, quantity=f"mean {of} where a pixel is seen",
+        **describe(question, values, scores, targets),
+    )  # fmt: skip
+
+
+class Masks:
+    """Random masks: few numbers each, of which the pictures are made when they are needed."""
+
+    def __init__(self, count: int, cells: int, keep: float, size: tuple[int, int], seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.count, self.keep, self._size = count, keep, size
+        self._cell = math.ceil(size[0] / cells), math.ceil(size[1] / cells)
+        # One cell more than the picture needs, for the shift.
+        self._open = (torch.rand(count, 1, cells + 1, cells + 1, generator=generator) < keep).float()
+        self._shifts = [torch.randint(0, side, (count,), generator=generator).tolist() for side in self._cell]
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """(M, H, W) in [0, 1]."""
+        grids = self._open[part]
+        large = [side * grids.shape[-1] for side in self._cell]
+        drawn = F.interpolate(grids, large, mode="bilinear", align_corners=False)[:, 0]
+        height, width = self._size
+        places = zip(drawn, self._shifts[0][part], self._shifts[1][part], strict=True)
+        return torch.stack([mask[y : y + height, x : x + width] for mask, y, x in places])
+
+
+def _weighted(network: Network, image: Tensor, score: Objective, masks: Masks) -> Tensor:
+    """(H, W) for one picture (3, H, W)."""
+
+    def some(part: slice) -> Tensor:
+        shown = masks[part].to(image)
+        found = score(observe(network, image * shown[:, None], [OUTPUT]))
+        return torch.einsum("m,mhw->hw", found.to(image), shown).cpu().double()
+
+    total = sum(batched(some, masks.count, network.max_batch))
+    return torch.as_tensor(total).to(image.dtype).cpu() / (masks.count * masks.keep)

@@ -1,0 +1,59 @@
+"""How results look: ``figure(result)`` for print, ``html(result)`` for pages, ``terminal(result)`` for text.
+
+Another package's kind of result is drawn by registering a function for it::
+
+    @convscope.views.figure.register
+    def _(result: MyResult, theme: Theme = LIGHT) -> Figure: ...
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import singledispatch
+
+from matplotlib.figure import Figure
+
+from convscope.errors import OutputError
+from convscope.results import Curve, Heatmap, Pictures, Ranking, Result, Scatter, Table
+from convscope.views import curves, embed, heatmaps, montage, ranking, scatter, tables
+from convscope.views.style import DARK, LIGHT, Theme, settled
+from convscope.views.tables import needs_picture, terminal
+
+__all__ = ["DARK", "LIGHT", "Theme", "figure", "html", "needs_picture", "terminal"]
+
+
+@singledispatch
+def figure(result: Result, theme: Theme = LIGHT) -> Figure:
+    """A matplotlib figure of a result, made without pyplot and free of the user's settings."""
+    raise OutputError(
+        f"nothing draws a {type(result).__name__}; register a function for it with convscope.views.figure.register"
+    )
+
+
+@singledispatch
+def html(result: Result, *, quality: int = embed.QUALITY) -> str:
+    """A result as a part of a page, pictures embedded; its looks are in ``fragments.css``.
+
+    ``quality``, from 1 to 100, is of photographs, and below 90 also of maps; tiles are always exact.
+    """
+    name = result.provenance.technique if result.provenance else type(result).__name__
+    return f'<figure class="drawn">{embed.plotted(figure(result), f"Picture of {name}")}</figure>'
+
+
+def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    @functools.wraps(draw)
+    def drawn(result: Result, theme: Theme = LIGHT) -> Figure:
+        with settled():
+            return draw(result, theme)
+
+    return drawn
+
+
+for _kind, _view in (
+    (Heatmap, heatmaps), (Pictures, montage), (Ranking, ranking), (Table, tables), (Curve, curves), (Scatter, scatter),
+):  # fmt: skip
+    figure.register(_kind, _settled(_view.figure))
+    html.register(_kind, _view.html)
+
+Result.views = staticmethod(figure)

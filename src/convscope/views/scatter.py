@@ -1,0 +1,106 @@
+"""Points in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+
+from convscope.results import Scatter
+from convscope.views import embed
+from convscope.views.colour import Array
+from convscope.views.pixels import Pixels
+from convscope.views.sheet import MARGIN, Plate, Sheet, bare, footer, framed, heading
+from convscope.views.style import DARK, LIGHT, SMALL, Theme, measure, settled, shorten
+
+SIDE = 1100  # pixels
+NAMED = 40  # points at most that have their names written beside them
+
+
+def figure(result: Scatter, theme: Theme = LIGHT) -> Plate:
+    """Points with one scale for both directions, coloured by group; names where they are few."""
+    lost = int((~result.values.isfinite().all(1)).sum())
+    left_out = [f"{lost} points are not finite and are not drawn."] if lost else []
+    count = f"{len(result.values) - lost:,} points"
+    notes = [*footer(result, 0, 0, ""), *left_out]
+    sheet, top = framed((SIDE, SIDE + _legend_height(_groups(result)[0])), heading(result, count), notes, theme)
+    _draw(sheet, result, MARGIN, top)
+    return sheet.plate
+
+
+def _draw(sheet: Sheet, result: Scatter, x: int, y: int) -> None:
+    theme, points = sheet.theme, result.values.double().numpy()
+    finite = np.isfinite(points).all(1)
+    kinds, groups = _groups(result)
+    axes = sheet.axes(x, y, SIDE, SIDE, "points")
+    _plain(axes, theme)
+    size = float(np.clip(12_000 / max(len(points), 1), 2.0, 42.0))
+    colours = [_colour(theme, int(g), len(kinds)) for g in groups[finite]]
+    axes.scatter(
+        points[finite, 0], points[finite, 1], s=size, c=colours, alpha=0.85 if len(points) < 3000 else 0.6, linewidths=0
+    )
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.06)
+    if len(result.names) == len(points) <= NAMED:
+        _write_names(axes, points[finite], [n for n, there in zip(result.names, finite, strict=True) if there], theme)
+    _legend(sheet, kinds, x, y + SIDE)
+
+
+def _plain(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor("none")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(theme.line)
+        spine.set_linewidth(0.6)
+
+
+def _write_names(axes: Axes, points: Array, names: Sequence[str], theme: Theme) -> None:
+    middle = axes.get_xlim()[0] / 3 + axes.get_xlim()[1] * 2 / 3
+    for place, name in zip(points, names, strict=True):
+        left, aside = ("right", -5) if place[0] > middle else ("left", 5)  # names stay inside the frame
+        axes.annotate(
+            shorten(str(name), 260, SMALL), tuple(place), (aside, 0), textcoords="offset points", fontsize=SMALL,
+            color=theme.soft, ha=left, va="center_baseline", parse_math=False,
+        )  # fmt: skip
+
+
+def _groups(result: Scatter) -> tuple[list[int], Array]:
+    """The groups that occur, and the place of each point's among them."""
+    if result.groups is None:
+        return [], np.zeros(len(result.values), int)
+    kinds, places = np.unique(result.groups.numpy(), return_inverse=True)
+    return kinds.tolist(), places
+
+
+def _colour(theme: Theme, place: int, count: int) -> tuple[float, ...]:
+    if count <= len(theme.series):
+        return to_rgba(theme.series[place])
+    return tuple(colormaps["turbo"](0.05 + 0.9 * place / (count - 1)))
+
+
+def _legend_height(kinds: list[int]) -> int:
+    return 56 if 1 < len(kinds) <= 6 else 0
+
+
+def _legend(sheet: Sheet, kinds: list[int], x: float, y: int) -> None:
+    for place, kind in enumerate(kinds if _legend_height(kinds) else []):
+        sheet.rectangle(x, y + 30, 16, 16, sheet.theme.series[place])
+        sheet.text(x + 26, y + 45, f"group {kind}", size=SMALL, colour=sheet.theme.soft)
+        x += 26 + measure(f"group {kind}", SMALL) + 40
+
+
+def html(result: Scatter, *, quality: int = embed.QUALITY) -> str:
+    """The points as one drawing, in the page's colours."""
+    alt = f"{len(result.values)} points in the plane"
+    return f'<figure class="drawn">{embed.both_themes(_on_page(result, LIGHT), _on_page(result, DARK), alt)}</figure>'
+
+
+def _on_page(result: Scatter, theme: Theme) -> Pixels:
+    with settled():
+        sheet = bare((SIDE, SIDE + _legend_height(_groups(result)[0])), theme)
+        _draw(sheet, result, 0, 0)
+        return sheet.plate.pixels()
