@@ -16,6 +16,6 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and not module.startswith(error.name):
+        if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise MissingExtra(f"this needs {module.split('.')[0]}: pip install 'convscope[{extra}]'") from None

@@ -178,27 +178,31 @@ class Network:
         return f"{self.name} fails on pictures of {given} pixels ({cause}){remedy}"
 
     def _pick(self, returned: Any) -> Tensor:
+        """The class scores in what the module returned."""
         if self.output is not None:
-            try:
-                if isinstance(returned, Mapping):
-                    return returned[self.output]
-                if isinstance(returned, (tuple, list)) and self.output.isdecimal():
-                    return returned[int(self.output)]
-                return getattr(returned, self.output)
-            except (KeyError, AttributeError, IndexError):
-                pass
-        if isinstance(returned, Mapping):
-            options = [str(key) for key in returned]
-        else:
-            options = list(getattr(returned, "_fields", ()))
-            tensor = first_tensor(returned)
-            if tensor is not None and self.output is None:
-                return tensor
-        for key in ("logits", "out"):
-            if self.output is None and key in options and isinstance(returned, Mapping):
-                return returned[key]
-        keys = f" with {', '.join(options)}" if options else ""
-        raise NetworkError(
+            return self._named(returned, self.output)
+        mapping = isinstance(returned, Mapping)
+        found = returned.get("logits", returned.get("out")) if mapping else first_tensor(returned)
+        if found is None:
+            raise NetworkError(self._unclear(returned))
+        return found
+
+    def _named(self, returned: Any, name: str) -> Tensor:
+        if isinstance(returned, Tensor):
+            raise NetworkError(f"{self.name} returns its scores as they are; leave out output={name!r}")
+        try:
+            if isinstance(returned, Mapping):
+                return returned[name]
+            if isinstance(returned, (tuple, list)) and name.isdecimal():
+                return returned[int(name)]
+            return getattr(returned, name)
+        except (KeyError, AttributeError, IndexError):
+            raise NetworkError(self._unclear(returned)) from None
+
+    def _unclear(self, returned: Any) -> str:
+        names = list(map(str, returned)) if isinstance(returned, Mapping) else list(getattr(returned, "_fields", ()))
+        keys = f" with {', '.join(names)}" if names else ""
+        return (
             f"{self.name} returns a {type(returned).__name__}{keys}; "
             "say which holds the class scores: load_network(..., output=NAME)"
         )

@@ -51,7 +51,8 @@ Places: TypeAlias = NDArray[np.int64]
 
 aten = torch.ops.aten
 MOST_AT_ONCE = 80  # windows a batch: more gains nothing on a CPU, and the memory is better spent on caches
-MOST_BANDS = 4  # at unlike distances from the border; each pair of bands is planned by itself
+FEWEST_PLANNED = 25  # windows that are worth a plan of their own
+MOST_BANDS = 5  # at unlike distances from the border; each pair of bands is planned by itself
 BUDGET = 512 * 2**20  # bytes that a batch may take, weights and clean activations not counted
 WHOLE = 0.9  # a box over this share of a map costs as much as the map
 FULL_PICTURE = 768  # bytes a pixel of an unknown network takes in a full pass: three maps of 64 channels in float32
@@ -246,6 +247,7 @@ class _Graph:
         if len(two) != len(three) or self.output != other:
             raise _Unfollowed("its course depends on the number of pictures")
         self.nodes = [_agreed(a, b) for a, b in zip(two, three, strict=True)]
+        self._refs: dict[int, list[_Ref]] = {}
         self.last: dict[_Ref, int] = {self.output: len(self.nodes)}  # who uses an output last; absent: nobody
         for number in reversed(range(len(self.nodes))):
             if any(_Ref(number, output) in self.last for output in range(len(self.nodes[number].outputs))):
@@ -253,8 +255,11 @@ class _Graph:
                     self.last.setdefault(ref, number)
 
     def refs(self, number: int) -> list[_Ref]:
-        node = self.nodes[number]
-        return [leaf for leaf in _leaves((node.args, node.kwargs)) if isinstance(leaf, _Ref)]
+        """The outputs that a node takes."""
+        if number not in self._refs:
+            node = self.nodes[number]
+            self._refs[number] = [leaf for leaf in _leaves((node.args, node.kwargs)) if isinstance(leaf, _Ref)]
+        return self._refs[number]
 
     def pictured(self, ref: _Ref) -> bool:
         return self.nodes[ref.node].pictured
@@ -1319,7 +1324,7 @@ class _Picture:
         for size in range(int(keys[:, 0].max()) + 1):
             same = np.flatnonzero(keys[:, 0] == size)
             top, left, high, wide = self.boxes[same].T
-            bands = max(1, min(MOST_BANDS, math.isqrt(len(same) // MOST_AT_ONCE)))
+            bands = max(1, min(MOST_BANDS, math.isqrt(len(same) // FEWEST_PLANNED)))
             keys[same, 1] = _banded(np.minimum(top, height - top - high), bands)
             keys[same, 2] = _banded(np.minimum(left, width - left - wide), bands)
         _, code = np.unique(keys, axis=0, return_inverse=True)

@@ -6,7 +6,7 @@ layer: functional calls, branches, concatenation, residuals, upsampling, crops, 
     with Tracer(images) as tracer, torch.no_grad():
         activation = module.layer4(module.stem(images))
     field = tracer.field(activation)
-    field.size            # (483, 483) rows and columns, as in the textbooks, whatever the size of the picture
+    field.size            # (427, 427) rows and columns for a ResNet-50, whatever the size of the picture
     field.box(3, 4)       # (top, left, bottom, right) of the pixels that the unit in row 3, column 4 really sees
 
 For every tensor the tracer keeps the interval of rows and the interval of columns that each index depends on, in two
@@ -17,7 +17,8 @@ textbook size (Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convo
 Exact means the smallest box around the pixels that reach the unit through the operators, whatever the weights are: a
 weight of zero counts. An operator without a rule is taken to see the whole picture and is named in ``inexact``, and so
 is a place where the network reads a tensor as a Python number and the trace ends. What leaves torch altogether (through
-numpy, say) and comes back is a constant to the tracer.
+numpy, say) and comes back is a constant to the tracer. Hulls that would need more than LIMIT intervals to be written
+out, as the map of every query against every key, are taken a little wider.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ Layout = Literal["NCHW", "NHWC", "tokens"]
 Array = NDArray[np.float64]
 Taps = NDArray[np.int64]
 
+Item = TypeVar("Item")
+
 EXACT, NOMINAL = 0, 1
 NOWHERE = -np.inf  # both ends of an empty interval, stored as (-first, last): hulls are maxima
 ABSENT = np.iinfo(np.int64).min  # a tap that does not exist, not even in padding
@@ -62,7 +65,8 @@ class ReceptiveField:
     stride: tuple[float, float]
     """Rows and columns of the picture from one unit to the next; negative after a flip."""
     offset: tuple[float, float]
-    """Row and column of the centre of unit (0, 0)'s nominal field, in pixels from the centre of the first pixel."""
+    """Where the nominal fields begin: that of unit (r, c) is centred on ``offset + stride * (r, c)``, where 0 is the
+    centre of the first pixel. It is the middle of the picture if the field is global."""
     whole: bool
     """The layer has no grid, or something global lies before it (pooling, flattening, attention, gating)."""
     units: tuple[int, int]
@@ -87,36 +91,63 @@ class ReceptiveField:
 # ------------------------------------------------------------------------------------------- what a tensor depends on
 
 
+Step = tuple[tuple[int, float, float], ...]
+"""The regular dims that a dim was merged from, nearly always one, outermost first: its length, and how many rows and
+columns of the picture lie between two indices, 0 if it does not carry the axis, NaN if it does so irregularly."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reach:
     """What each index of a tensor depends on: an interval of rows and an interval of columns.
 
     ``bounds`` holds one array for rows and one for columns, (2, 2, *dims): exact or nominal, -first or last, and then
-    the tensor's dims, of size 1 wherever they make no difference. ``jump`` is (2, dims): picture pixels from one index
-    of a dim to the next, 0 for a dim that does not carry the axis, NaN for one that carries it irregularly.
+    the tensor's dims, of size 1 wherever they make no difference.
     """
 
-    shape: tuple[int, ...]
+    steps: tuple[Step, ...]
     bounds: tuple[Array, Array]
-    jump: Array
     inexact: frozenset[str] = frozenset()
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(part[0] for part in step) for step in self.steps)
+
+    @cached_property
+    def jump(self) -> Array:
+        """(2, dims): rows and columns of the picture from one index to the next."""
+        return np.array([_jumps(step) for step in self.steps]).reshape(-1, 2).T
 
     @cached_property
     def depends(self) -> bool:
         return all(bool((bounds[EXACT] > NOWHERE).any()) for bounds in self.bounds)
 
 
+def _jumps(step: Step) -> tuple[float, float]:
+    if len(step) == 1:
+        return step[0][1:]
+    rows, columns = (math.nan if any(part[axis] for part in step) else 0.0 for axis in (1, 2))
+    return rows, columns
+
+
+def _scaled(step: Step, size: int, factor: float = 1) -> Step:
+    rows, columns = _jumps(step)
+    return ((size, rows * factor, columns * factor),)
+
+
+def _still(shape: Iterable[int]) -> tuple[Step, ...]:
+    return tuple(((size, 0.0, 0.0),) for size in shape)
+
+
 def nothing(shape: Sequence[int]) -> Reach:
     """The reach of a constant."""
     empty = np.full((2, 2, *[1] * len(shape)), NOWHERE)
-    return Reach(tuple(shape), (empty, empty), np.zeros((2, len(shape))))
+    return Reach(_still(shape), (empty, empty))
 
 
 def picture(shape: Sequence[int]) -> Reach:
     """The reach of the picture itself, (..., H, W)."""
-    jump = np.zeros((2, len(shape)))
-    jump[0, -2] = jump[1, -1] = 1
-    return Reach(tuple(shape), (_ramp(shape, -2), _ramp(shape, -1)), jump)
+    steps = (*_still(shape[:-2]), ((shape[-2], 1.0, 0.0),), ((shape[-1], 0.0, 1.0),))
+    return Reach(steps, (_ramp(shape, -2), _ramp(shape, -1)))
 
 
 def _ramp(shape: Sequence[int], dim: int) -> Array:
@@ -130,7 +161,7 @@ def everything(shape: Sequence[int], size: tuple[int, int], inexact: frozenset[s
     """The reach of something that may depend on every pixel."""
     ones = [1] * len(shape)
     rows, columns = (np.array([[0, n - 1], [np.inf, np.inf]], dtype=float).reshape(2, 2, *ones) for n in size)
-    return Reach(tuple(shape), (rows, columns), np.zeros((2, len(shape))), inexact)
+    return Reach(_still(shape), (rows, columns), inexact)
 
 
 # ----------------------------------------------------------------------------- the few things that operators do to it
@@ -140,11 +171,11 @@ def merge(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
     """Hull of tensors broadcast against each other: what any pointwise operator does."""
     seeing = [_broadcast(reach, shape) for reach in dict.fromkeys(reaches) if reach.depends] or [nothing(shape)]
     first, *rest = map(_strict, seeing) if len(seeing) > 1 else seeing
-    rows, columns, jump, inexact = *first.bounds, first.jump, first.inexact
+    rows, columns, steps, inexact = *first.bounds, first.steps, first.inexact
     for reach in rest:
         rows, columns = _either(rows, reach.bounds[0]), _either(columns, reach.bounds[1])
-        jump, inexact = _agreed(jump, reach.jump), inexact | reach.inexact
-    return Reach(tuple(shape), (rows, columns), jump, inexact) if rest else first
+        steps, inexact = _agreed(steps, reach.steps), inexact | reach.inexact
+    return Reach(steps, (rows, columns), inexact) if rest else first
 
 
 def _either(a: Array, b: Array) -> Array:
@@ -158,13 +189,22 @@ def _broadcast(reach: Reach, shape: Sequence[int]) -> Reach:
         return reach
     ahead = len(shape) - len(reach.shape)
     rows, columns = (b.reshape(2, 2, *[1] * ahead, *b.shape[2:]) for b in reach.bounds)
-    old = np.array([0] * ahead + list(reach.shape))
-    jump = np.where(old == np.array(shape), np.pad(reach.jump, ((0, 0), (ahead, 0))), 0)
-    return Reach(tuple(shape), (rows, columns), jump, reach.inexact)
+    old = [*_still([1] * ahead), *reach.steps]
+    kept = [size == n for size, n in zip([0] * ahead + list(reach.shape), shape, strict=True)]
+    steps = tuple(step if same else new for step, same, new in zip(old, kept, _still(shape), strict=True))
+    return Reach(steps, (rows, columns), reach.inexact)
 
 
-def _agreed(a: Array, b: Array) -> Array:
-    return np.where((a != 0) & ~np.isnan(a), a, np.where(b != 0, b, a))
+def _agreed(a: Iterable[Step], b: Iterable[Step]) -> tuple[Step, ...]:
+    """Steps of tensors that meet: those of the first, unless only the second has any or has regular ones."""
+    return tuple(map(_agree, a, b))
+
+
+def _agree(a: Step, b: Step) -> Step:
+    if len(a) > 1 or len(b) > 1:
+        return a if any(_jumps(a)) else b
+    rows, columns = (p if p and not math.isnan(p) else q or p for p, q in zip(a[0][1:], b[0][1:], strict=True))
+    return ((a[0][0], rows, columns),)
 
 
 def _strict(reach: Reach) -> Reach:
@@ -183,17 +223,15 @@ def _strict(reach: Reach) -> Reach:
 def collapse(reach: Reach, dims: Iterable[int], *, keep: bool = True) -> Reach:
     """Hull over ``dims``; nominally the whole picture once no dim is left that carries the axis."""
     gone = sorted({dim % len(reach.shape) for dim in dims}) if reach.shape else []
+    steps = tuple(((1, 0.0, 0.0),) if dim in gone else step for dim, step in enumerate(reach.steps))
     if keep and not reach.jump[:, gone].any() and all(b.shape[dim + 2] == 1 for b in reach.bounds for dim in gone):
-        return replace(reach, shape=tuple(1 if dim in gone else size for dim, size in enumerate(reach.shape)))
+        return replace(reach, steps=steps)
     rest = [dim for dim, size in enumerate(reach.shape) if dim not in gone and size > 1]
     rows, columns = (
         _hull(bounds, gone, whole=bool(jump[gone].any() and not jump[rest].any()))
         for bounds, jump in zip(reach.bounds, reach.jump, strict=True)
     )
-    jump = reach.jump.copy()
-    jump[:, gone] = 0
-    shape = tuple(1 if dim in gone else size for dim, size in enumerate(reach.shape))
-    hull = Reach(shape, (rows, columns), jump, reach.inexact)
+    hull = Reach(steps, (rows, columns), reach.inexact)
     return hull if keep else drop(hull, gone)
 
 
@@ -207,20 +245,17 @@ def _hull(bounds: Array, dims: Sequence[int], *, whole: bool) -> Array:
 def drop(reach: Reach, dims: Sequence[int]) -> Reach:
     """The same without ``dims`` of size 1."""
     rows, columns = (bounds.squeeze(tuple(dim + 2 for dim in dims)) for bounds in reach.bounds)
-    shape = tuple(size for dim, size in enumerate(reach.shape) if dim not in dims)
-    return Reach(shape, (rows, columns), np.delete(reach.jump, dims, axis=1), reach.inexact)
+    return Reach(tuple(step for dim, step in enumerate(reach.steps) if dim not in dims), (rows, columns), reach.inexact)
 
 
 def mixed(reach: Reach, dims: Iterable[int]) -> Reach:
     """Every index along ``dims`` comes to depend on all of them (softmax, normalisation)."""
-    return replace(collapse(reach, dims), shape=reach.shape, jump=reach.jump)
+    return replace(collapse(reach, dims), steps=reach.steps)
 
 
 def resized(reach: Reach, dim: int, size: int) -> Reach:
     """Another length for a dim that makes no difference."""
-    shape = list(reach.shape)
-    shape[dim] = size
-    return replace(reach, shape=tuple(shape))
+    return reach if reach.shape[dim] == size else replace(reach, steps=_sized(reach.steps, dim, ((size, 0.0, 0.0),)))
 
 
 def take(reach: Reach, dim: int, taps: Taps, *, drawn: Taps | None = None, factor: float = 1) -> Reach:
@@ -229,6 +264,8 @@ def take(reach: Reach, dim: int, taps: Taps, *, drawn: Taps | None = None, facto
     ``drawn`` gives the nominal taps where they differ (mirrored padding), ``factor`` the stride.
     """
     dim %= len(reach.shape)
+    if drawn is None and factor == 1 and np.array_equal(taps[:, 0], np.arange(reach.shape[dim])) and taps.shape[1] == 1:
+        return reach
     varies = [b.shape[dim + 2] > 1 or jump[dim] != 0 for b, jump in zip(reach.bounds, reach.jump, strict=True)]
     lost = not any(varies) and not ((taps >= 0) & (taps < reach.shape[dim])).any(1).all()
     rows, columns = (
@@ -237,10 +274,8 @@ def take(reach: Reach, dim: int, taps: Taps, *, drawn: Taps | None = None, facto
         else b
         for b, jump, here in zip(reach.bounds, reach.jump, varies, strict=True)
     )
-    jump = reach.jump.copy()
-    jump[:, dim] *= factor
-    shape = _sized(reach.shape, dim, len(taps))
-    return Reach(shape, (rows, columns), jump, reach.inexact)
+    steps = _sized(reach.steps, dim, _scaled(reach.steps[dim], len(taps), factor))
+    return Reach(steps, (rows, columns), reach.inexact)
 
 
 def _gathered(bounds: Array, dim: int, size: int, jump: float, taps: Taps, drawn: Taps | None) -> Array:
@@ -262,44 +297,36 @@ def _gathered(bounds: Array, dim: int, size: int, jump: float, taps: Taps, drawn
 
 def cut(reach: Reach, dim: int, where: slice | int) -> Reach:
     """``tensor[..., where, ...]``."""
-    rows, columns = (
-        b[(slice(None),) * (dim + 2) + (where if b.shape[dim + 2] > 1 else slice(None),)]
-        if isinstance(where, slice) or b.shape[dim + 2] > 1
-        else b.squeeze(dim + 2)
-        for b in reach.bounds
-    )
-    if isinstance(where, slice):
-        jump = reach.jump.copy()
-        jump[:, dim] *= where.step or 1
-        size = len(range(*where.indices(reach.shape[dim])))
-        return resized(replace(reach, bounds=(rows, columns), jump=jump), dim, size)
-    shape = reach.shape[:dim] + reach.shape[dim + 1 :]
-    return Reach(shape, (rows, columns), np.delete(reach.jump, dim, axis=1), reach.inexact)
+    index = where if isinstance(where, slice) else slice(where, where + 1)
+    size = len(range(*index.indices(reach.shape[dim])))
+    key = (*[slice(None)] * (dim + 2), index)
+    rows, columns = (b[key] if b.shape[dim + 2] > 1 else b for b in reach.bounds)
+    step = reach.steps[dim] if size == reach.shape[dim] else _scaled(reach.steps[dim], size, index.step or 1)
+    part = Reach(_sized(reach.steps, dim, step), (rows, columns), reach.inexact)
+    return part if isinstance(where, slice) else drop(part, [dim])
 
 
 def put(reach: Reach, part: Reach, dim: int, where: slice | int) -> Reach:
     """``tensor[..., where, ...] = part``: the inverse of :func:`cut`."""
-    step = where.step or 1 if isinstance(where, slice) else 1
-    jump = part.jump.copy() if isinstance(where, slice) else np.insert(part.jump, dim, 0, axis=1)
-    jump[:, dim] /= step
+    if not isinstance(where, slice):
+        part = reshape(part, (*part.shape[:dim], 1, *part.shape[dim:]))
+        where = slice(where, where + 1)
     rows, columns = (
-        _pasted(
-            old, new if isinstance(where, slice) else np.expand_dims(new, dim + 2), dim + 2, reach.shape[dim], where
-        )
+        _pasted(old, new, dim + 2, reach.shape[dim], where)
         for old, new in zip(_strict(reach).bounds, _strict(part).bounds, strict=True)
     )
-    return Reach(reach.shape, (rows, columns), _agreed(reach.jump, jump), reach.inexact | part.inexact)
+    steps = _sized(part.steps, dim, _scaled(part.steps[dim], reach.shape[dim], 1 / (where.step or 1)))
+    return Reach(_agreed(reach.steps, steps), (rows, columns), reach.inexact | part.inexact)
 
 
-def _pasted(old: Array, new: Array, axis: int, size: int, where: slice | int) -> Array:
+def _pasted(old: Array, new: Array, axis: int, size: int, where: slice) -> Array:
     shape = np.broadcast_shapes(_sized(old.shape, axis, 1), _sized(new.shape, axis, 1))
     pasted = np.broadcast_to(old, _sized(shape, axis, size)).copy()
-    where = where if isinstance(where, slice) else slice(where, where + 1 or None)
     pasted[(slice(None),) * axis + (where,)] = new
     return _compressed(pasted, range(2, pasted.ndim))
 
 
-def _sized(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
+def _sized(shape: Sequence[Item], axis: int, size: Item) -> tuple[Item, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -321,9 +348,9 @@ def concatenate(reaches: Sequence[Reach], dim: int) -> Reach:
         _joined(pieces, dim, axis, mark=len(seeing) < len(pieces) and carry >= any(carried), carried=any(carried))
         for axis, carry in enumerate(carried)
     )
-    jump = reduce(_agreed, (reach.jump for reach in seeing))
-    shape = _sized(seeing[0].shape, dim, sum(reach.shape[dim] for reach in pieces))
-    return Reach(shape, (rows, columns), jump, frozenset().union(*(reach.inexact for reach in seeing)))
+    steps = reduce(_agreed, (reach.steps for reach in seeing))
+    steps = _sized(steps, dim, _scaled(steps[dim], sum(reach.shape[dim] for reach in pieces)))
+    return Reach(steps, (rows, columns), frozenset().union(*(reach.inexact for reach in seeing)))
 
 
 def _joined(pieces: Sequence[Reach], dim: int, axis: int, *, mark: bool, carried: bool) -> Array:
@@ -342,7 +369,7 @@ def permute(reach: Reach, order: Sequence[int]) -> Reach:
     """``tensor.permute(order)``."""
     order = [dim % len(reach.shape) for dim in order]
     rows, columns = (bounds.transpose(0, 1, *(dim + 2 for dim in order)) for bounds in reach.bounds)
-    return Reach(tuple(reach.shape[dim] for dim in order), (rows, columns), reach.jump[:, order], reach.inexact)
+    return Reach(tuple(reach.steps[dim] for dim in order), (rows, columns), reach.inexact)
 
 
 def reshape(reach: Reach, shape: Sequence[int]) -> Reach:
@@ -352,13 +379,14 @@ def reshape(reach: Reach, shape: Sequence[int]) -> Reach:
     if 0 in shape:
         return nothing(shape)
     groups = list(_groups(reach.shape, shape))
+    torn = [dim for old, new in groups if len(old) != 1 or len(new) != 1 for dim in old]
+    if any(bounds.shape[dim + 2] > 1 for bounds in reach.bounds for dim in torn):
+        reach = _strict(reach)  # what was a row of padding may come to lie anywhere
     rows, columns = (_reshaped(bounds, reach.shape, shape, groups) for bounds in reach.bounds)
-    jump = np.zeros((2, len(shape)))
-    for axis, bounds in enumerate((rows, columns)):
-        for old, new in groups:
-            merged = _merged_jump([reach.shape[dim] for dim in old], reach.jump[axis, old])
-            jump[axis, new] = _split_jump(merged, [shape[dim] for dim in new], bounds, new)
-    return Reach(tuple(shape), (rows, columns), jump, reach.inexact)
+    steps: list[Step] = []
+    for old, new in groups:
+        steps += _split([part for dim in old for part in reach.steps[dim]], [shape[dim] for dim in new])
+    return Reach(tuple(steps), (rows, columns), reach.inexact)
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -394,36 +422,50 @@ def _reshaped(
     return _compressed(np.broadcast_to(bounds, before).reshape(after), split)
 
 
-def _merged_jump(sizes: Sequence[int], jumps: Iterable[float]) -> float:
-    """The jump of one dim made of several, NaN unless they continue each other."""
-    length, jump = 1, 0.0
-    for size, outer in reversed(list(zip(sizes, jumps, strict=True))):
-        if length == 1:
-            jump = outer if outer or not jump else math.nan
-        elif size > 1 and outer != jump * length:
-            jump = math.nan
-        length *= size
-    return jump
+def _split(parts: Sequence[tuple[int, float, float]], sizes: Sequence[int]) -> list[Step]:
+    """Deal the regular dims in ``parts`` out to dims of ``sizes``, innermost first; one may go to several."""
+    stack, steps = list(parts), list(_still(sizes))
+    for dim in reversed(range(len(sizes))):
+        taken: list[tuple[int, float, float]] = []
+        length, size = 1, sizes[dim]
+        while stack and (length < size or (size == 1 == stack[-1][0] and not taken)):
+            count, rows, columns = stack.pop()
+            inner = min(count, size // length)
+            if size % length or count % inner:
+                return _torn(parts, sizes)
+            if count > inner:
+                stack.append((count // inner, rows * inner, columns * inner))
+            taken.insert(0, (inner, rows, columns))
+            length *= inner
+        steps[dim] = _joint(taken if dim else stack + taken)
+    return steps
 
 
-def _split_jump(jump: float, sizes: Sequence[int], bounds: Array, dims: Sequence[int]) -> list[float]:
-    if math.isnan(jump) and len(dims) == 1:
-        return [jump]
-    if math.isnan(jump):
-        return [_measured(bounds, dim) for dim in dims]
-    inner = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
-    alone = math.prod(sizes) == 1
-    return [jump * inner[k] if size > 1 or (alone and k == len(sizes) - 1) else 0 for k, size in enumerate(sizes)]
+def _torn(parts: Sequence[tuple[int, float, float]], sizes: Sequence[int]) -> list[Step]:
+    rows, columns = (math.nan if any(part[axis] for part in parts) else 0.0 for axis in (1, 2))
+    return [((size, rows, columns),) for size in sizes]
+
+
+def _joint(parts: Iterable[tuple[int, float, float]]) -> Step:
+    """One dim made of several: as few parts as continue each other regularly."""
+    joint: list[tuple[int, float, float]] = []
+    for count, rows, columns in parts:
+        if count == 1 and not (rows or columns):
+            continue
+        if joint and joint[-1][1:] == (rows * count, columns * count):
+            count *= joint.pop()[0]
+        joint.append((count, rows, columns))
+    return tuple(joint) or ((1, 0.0, 0.0),)
 
 
 def _measured(bounds: Array, dim: int) -> float:
-    """The usual step of the nominal centres along ``dim``, 0 if they stand still, NaN if they are global."""
+    """The step of the nominal centres along ``dim``, 0 if they stand still, NaN if it is not always the same."""
     if bounds.shape[dim + 2] == 1:
         return 0
     with np.errstate(invalid="ignore"):
-        centres = (bounds[NOMINAL, 1] - bounds[NOMINAL, 0]) / 2
-        step = float(np.median(np.diff(centres, axis=dim)))
-    return step if math.isfinite(step) and step else math.nan
+        steps = np.diff(bounds[NOMINAL, 1] - bounds[NOMINAL, 0], axis=dim) / 2
+    step = float(steps.flat[0])
+    return step if step and np.allclose(steps, step) else math.nan
 
 
 # -------------------------------------------------------------------------------------------------- one operator call
@@ -710,8 +752,8 @@ def _gather(call: Call) -> Reach:
 
 
 def _remeasured(call: Call, rows: Array, columns: Array) -> Reach:
-    jump = np.array([[_measured(bounds, dim) for dim in range(bounds.ndim - 2)] for bounds in (rows, columns)])
-    return Reach(call.shape, (rows, columns), jump.reshape(2, -1), call.first.inexact)
+    steps = tuple(((size, _measured(rows, dim), _measured(columns, dim)),) for dim, size in enumerate(call.shape))
+    return Reach(steps, (rows, columns), call.first.inexact)
 
 
 # convolutions, pools and everything else with windows
@@ -796,8 +838,8 @@ def _unrolled(reach: Reach, dim: int, taps: Taps, stride: int, dilation: int) ->
     """Windows side by side: ``dim`` becomes two, (windows, taps)."""
     flat = take(reach, dim, taps.reshape(-1, 1))
     rolled = reshape(flat, (*reach.shape[:dim], *taps.shape, *reach.shape[dim + 1 :]))
-    rolled.jump[:, dim : dim + 2] = reach.jump[:, dim, None] * [stride, dilation]
-    return rolled
+    steps = [_scaled(reach.steps[dim], size, jump) for size, jump in zip(taps.shape, (stride, dilation), strict=True)]
+    return replace(rolled, steps=(*reach.steps[:dim], *steps, *reach.steps[dim + 1 :]))
 
 
 @rule("im2col")
@@ -897,8 +939,8 @@ def _pixel_shuffle(call: Call) -> Reach:
     order = [0, 3, 1, 4, 2] if shuffle else [0, 2, 4, 1, 3]
     reach = permute(reshape(call.first, (*lead, *blocks)), [*range(n), *(n + k for k in order)])
     result = reshape(reach, call.shape)
-    result.jump[:, -2:] = call.first.jump[:, -2:] * (1 / r if shuffle else r)
-    return result
+    steps = [_scaled(call.first.steps[dim], call.shape[dim], 1 / r if shuffle else r) for dim in (-2, -1)]
+    return replace(result, steps=(*result.steps[:-2], *steps))
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
@@ -1019,8 +1061,9 @@ class _Record:
 class Tracer(TorchDispatchMode):
     """Follows every operator between ``images`` (N, 3, H, W) and the tensors that are asked for afterwards.
 
-    Tensors are known by identity, and forgotten when the network drops them. Views share what is known of their memory,
-    in-place operators included. Pictures of a batch count as one. It may be asked during and after the ``with`` block.
+    ``images`` is the very tensor that the network is called with inside the ``with`` block, or that its input is made
+    from there. Tensors are known by identity, and forgotten when the network drops them. Views share what is known of
+    their memory, in-place operators included. Pictures of a batch count as one. It may be asked inside and afterwards.
     """
 
     def __init__(self, images: Tensor) -> None:
@@ -1045,8 +1088,8 @@ class Tracer(TorchDispatchMode):
 
         Args:
             tensor: an activation that was computed inside the ``with`` block.
-            layout: where rows and columns are: ``"NCHW"``, ``"NHWC"`` or ``"tokens"`` (N, T, C). By default a tensor of
-                four dims has them where the trace found them, and one of three dims holds tokens.
+            layout: where rows and columns are: ``"NCHW"``, ``"NHWC"``, or ``"tokens"`` for (N, T, C) and (N, C, T). By
+                default where the trace found them; a tensor that has none, or other dims, is one unit.
             grid: rows and columns of the tokens; by default a grid in the shape of the picture.
             prefix: tokens ahead of the grid (class token, registers); by default as few as leave such a grid.
 
@@ -1056,8 +1099,8 @@ class Tracer(TorchDispatchMode):
         reach = self._reach(tensor)
         if reach is None:
             return None
-        layout = layout or _found(reach)
-        plane = _gridless(reach) if layout is None else _plane(reach, layout, grid, prefix, self.size)
+        found = layout or _found(reach, self.size, given=grid is not None or prefix is not None)
+        plane = _gridless(reach) if found is None else _plane(reach, found, grid, prefix, self.size)
         return _summary(plane, self.size, self._leaks)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -1136,15 +1179,19 @@ def _seeing(reach: Reach) -> Reach | None:
 # ---------------------------------------------------------------------------------------------- from reach to a field
 
 
-def _found(reach: Reach) -> Layout | None:
+def _found(reach: Reach, size: tuple[int, int], *, given: bool) -> Layout | None:
     """Where a tensor of three or four dims has its rows and columns."""
     ndim = len(reach.shape)
     rows, columns = ([dim for dim in range(ndim) if jump[dim] != 0] for jump in reach.jump)
-    if ndim not in (3, 4):
-        return None
-    if (rows, columns) == ([ndim - 3], [ndim - 2]):
+    if (rows, columns) == ([ndim - 3], [ndim - 2]) and ndim in (3, 4):
         return "NHWC"
-    return "NCHW" if ndim == 4 or (rows, columns) == ([1], [2]) else "tokens"
+    if ndim == 4 or (ndim == 3 and (rows, columns) == ([1], [2])):
+        return "NCHW"
+    return "tokens" if ndim == 3 and (given or _guess(reach.shape[_token_dim(reach)], None, size)) else None
+
+
+def _token_dim(reach: Reach) -> int:
+    return 2 if reach.jump[:, 2].any() and not reach.jump[:, 1].any() else 1
 
 
 def _plane(
@@ -1155,30 +1202,37 @@ def _plane(
     if ndim not in ((3,) if layout == "tokens" else (3, 4)):
         raise OptionError(f"a tensor of the shape {reach.shape} is not {layout}; leave the layout out to have it found")
     if layout == "tokens":
-        rows, columns, prefix = _grid(reach.shape[1], grid, prefix, size)
-        reach = reshape(cut(reach, 1, slice(prefix, None)), (reach.shape[0], rows, columns, reach.shape[2]))
+        reach = _laid_out(reach, grid, prefix, size)
         layout, ndim = "NHWC", 4
     row = ndim - 3 if layout == "NHWC" else ndim - 2
     return collapse(reach, {*range(ndim)} - {row, row + 1}, keep=False)
 
 
-def _grid(tokens: int, grid: tuple[int, int] | None, prefix: int | None, size: tuple[int, int]) -> tuple[int, int, int]:
-    """Rows, columns and prefix of the tokens: the shortest prefix that leaves a grid in the shape of the picture."""
-    if grid is not None:
-        prefix = tokens - grid[0] * grid[1] if prefix is None else prefix
-        if prefix < 0 or grid[0] * grid[1] + prefix != tokens:
-            raise OptionError(
-                f"{tokens} tokens are not {prefix} and a grid of {grid[0]} x {grid[1]}; correct grid or prefix"
-            )
-        return *grid, prefix
+def _laid_out(reach: Reach, grid: tuple[int, int] | None, prefix: int | None, size: tuple[int, int]) -> Reach:
+    """Tokens as (N, R, C, channels)."""
+    reach = permute(reach, [0, 2, 1]) if _token_dim(reach) == 2 else reach
+    batch, tokens, channels = reach.shape
+    if grid is None:
+        guess = _guess(tokens, prefix, size)
+        if guess is None:
+            raise OptionError(f"{tokens} tokens form no grid in the shape of the picture; give grid=(rows, columns)")
+        grid, prefix = guess[:2], guess[2]
+    rows, columns = grid
+    prefix = tokens - rows * columns if prefix is None else prefix
+    if prefix < 0 or rows * columns + prefix != tokens:
+        raise OptionError(f"{tokens} tokens are not {prefix} and a grid of {rows} x {columns}; correct grid or prefix")
+    return reshape(cut(reach, 1, slice(prefix, None)), (batch, rows, columns, channels))
+
+
+def _guess(tokens: int, prefix: int | None, size: tuple[int, int]) -> tuple[int, int, int] | None:
+    """Rows, columns and prefix: the shortest prefix that leaves a grid in the shape of the picture."""
     for ahead in range(min(9, tokens)) if prefix is None else [prefix]:
-        shapes = [
-            (rows, (tokens - ahead) // rows) for rows in range(1, tokens - ahead + 1) if (tokens - ahead) % rows == 0
-        ]
-        best = min(shapes, key=lambda shape: _mismatch(shape, size))
+        left = tokens - ahead
+        shapes = [(rows, left // rows) for rows in range(1, left + 1) if left % rows == 0]
+        best = min(shapes, key=lambda shape: _mismatch(shape, size), default=(1, 1))
         if _mismatch(best, size) < 0.2 or prefix is not None:
             return *best, ahead
-    raise OptionError(f"{tokens} tokens form no grid in the shape of the picture; give grid=(rows, columns)")
+    return None
 
 
 def _mismatch(shape: tuple[int, int], size: tuple[int, int]) -> float:
@@ -1188,41 +1242,37 @@ def _mismatch(shape: tuple[int, int], size: tuple[int, int]) -> float:
 def _gridless(reach: Reach) -> Reach:
     """A tensor without rows and columns is one unit, global by definition."""
     rows, columns = (_hull(b, range(len(reach.shape)), whole=True).reshape(2, 2, 1, 1) for b in reach.bounds)
-    return Reach((1, 1), (rows, columns), np.zeros((2, 2)), reach.inexact)
+    return Reach(_still((1, 1)), (rows, columns), reach.inexact)
 
 
 def _summary(plane: Reach, size: tuple[int, int], leaks: frozenset[str]) -> ReceptiveField:
-    rows, columns = (_typical(bounds[NOMINAL]) for bounds in plane.bounds)
-    stride = [plane.jump[axis, axis] or math.nan for axis in (0, 1)]
-    offset = [_centre(bounds[NOMINAL, :, 0, 0]) for bounds in plane.bounds]
+    rows, columns = _typical(plane, 0, size[0]), _typical(plane, 1, size[1])
     return ReceptiveField(
-        size=(_finite(rows, size[0]), _finite(columns, size[1])),
-        stride=(_or(stride[0], size[0] / plane.shape[0]), _or(stride[1], size[1] / plane.shape[1])),
-        offset=(_or(offset[0], (size[0] - 1) / 2), _or(offset[1], (size[1] - 1) / 2)),
-        whole=math.isinf(rows) and math.isinf(columns),
+        size=(
+            size[0] if math.isinf(rows[0]) else round(rows[0]),
+            size[1] if math.isinf(columns[0]) else round(columns[0]),
+        ),
+        stride=(rows[1], columns[1]),
+        offset=(rows[2], columns[2]),
+        whole=math.isinf(rows[0]) and math.isinf(columns[0]),
         units=(plane.shape[0], plane.shape[1]),
         inexact=plane.inexact | leaks,
         _spans=(_span(plane.bounds[0]), _span(plane.bounds[1])),
     )
 
 
-def _typical(ends: Array) -> float:
-    """The median length of the intervals that are not empty: a field that wraps around at the border is not typical."""
-    lengths = np.sort(ends.sum(0) + 1, axis=None)
-    lengths = lengths[lengths > 0]
-    return float(lengths[len(lengths) // 2]) if len(lengths) else math.inf
-
-
-def _centre(ends: Array) -> float:
-    return float(ends[1] - ends[0]) / 2 if np.isfinite(ends).all() else math.nan
-
-
-def _or(value: float, otherwise: float) -> float:
-    return float(value) if math.isfinite(value) else float(otherwise)
-
-
-def _finite(length: float, otherwise: int) -> int:
-    return round(length) if math.isfinite(length) else otherwise
+def _typical(plane: Reach, axis: int, size: int) -> tuple[float, float, float]:
+    """Length, stride and offset of the nominal intervals: medians, since one that wraps around is not typical."""
+    first, last = -plane.bounds[axis][NOMINAL, 0], plane.bounds[axis][NOMINAL, 1]
+    stride = float(plane.jump[axis, axis])
+    stride = stride if stride and math.isfinite(stride) else size / plane.shape[axis]
+    seen = np.isfinite(last)
+    if not seen.any():
+        return math.inf, stride, (size - 1) / 2
+    steps = stride * np.indices(last.shape)[axis][seen]
+    lengths = np.sort(last[seen] - first[seen] + 1)
+    starts = np.sort((first[seen] + last[seen]) / 2 - steps)
+    return float(lengths[len(lengths) // 2]), stride, float(starts[len(starts) // 2])
 
 
 def _span(bounds: Array) -> NDArray[np.int32]:

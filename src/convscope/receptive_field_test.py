@@ -334,8 +334,24 @@ def test_tokens_that_do_not_fill_the_grid(options: dict[str, Any]) -> None:
 
 
 def test_tokens_without_a_grid() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)[:, :130]
+
+    field = trace(forward, torch.rand(1, 3, 12, 12))
+    assert (field.units, field.whole, field.box(0, 0)) == ((1, 1), True, (0, 0, 11, 12))
+    assert trace(forward, torch.rand(1, 3, 12, 12), grid=(10, 12)).units == (10, 12)
     with pytest.raises(OptionError, match="give grid"):
-        trace(lambda x: x.flatten(2).transpose(1, 2)[:, :130], torch.rand(1, 3, 12, 12))
+        trace(forward, torch.rand(1, 3, 12, 12), layout="tokens")
+
+
+def test_tokens_with_channels_first() -> None:
+    images = torch.rand(1, 3, 12, 20, dtype=torch.float64)
+    first, last = (
+        trace(lambda x: conv(x, 3, stride=2).flatten(2), images, grid=(5, 9)),
+        trace(lambda x: conv(x, 3, stride=2), images),
+    )
+    assert first == last
+    np.testing.assert_array_equal(boxes(first), boxes(last))
 
 
 def test_layouts() -> None:
@@ -351,6 +367,7 @@ def test_layouts() -> None:
         trace(lambda x: x.flatten(1), images, layout="NHWC")
 
 
+ENCODER = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double().eval()
 GLOBAL: dict[str, Forward] = {
     "pooled": lambda x: F.adaptive_avg_pool2d(conv(x), 1),
     "maximum": lambda x: F.adaptive_max_pool2d(conv(x), 1),
@@ -364,6 +381,7 @@ GLOBAL: dict[str, Forward] = {
     "attention": lambda x: F.scaled_dot_product_attention(*[conv(x, 3, stride=2).flatten(2).transpose(1, 2)] * 3),
     "normalised": lambda x: F.normalize(conv(x).flatten(1)),
     "dynamic": lambda x: F.conv2d(x, x.mean((0, 2, 3)).expand(2, 3).reshape(2, 3, 1, 1)),
+    "encoder layer": lambda x: ENCODER(conv(x, 3, stride=2).flatten(2).transpose(1, 2)),
     "softmax": lambda x: conv(x).flatten(2).softmax(2).view(1, 4, 18, 15),
 }
 
@@ -391,6 +409,7 @@ def test_strip_pooling_is_global_along_one_axis() -> None:
 def test_windows_are_local_until_there_is_one() -> None:
     local, alone = (trace(shifted_windows, torch.rand(1, 3, *size, dtype=torch.float64)) for size in ((32, 32), (8, 8)))
     assert (local.size, local.whole, local.stride) == ((8, 8), False, (2.0, 2.0))
+    assert local.box(5, 5) == (10, 4, 18, 12)  # its window, shifted by one row and two columns
     assert (alone.size, alone.whole) == ((8, 8), True)
 
 
@@ -629,6 +648,26 @@ def _moving(draw: Any, x: Tensor) -> Forward:
     return moves[draw(st.integers(0, len(moves) - 1))]
 
 
+def _regrouping(draw: Any, x: Tensor) -> Forward:
+    """Dims merged and split again: tokens, windows, another aspect."""
+    amount, how = draw(st.integers(-3, 3)), draw(st.integers(0, 3))
+
+    def regroup(y: Tensor) -> Tensor:
+        n, c, h, w = y.shape
+        if how == 0:
+            return y.flatten(2).roll(amount, 2).view_as(y)
+        if how == 1:
+            return y.reshape(n, c, w, h).permute(0, 1, 3, 2)
+        if how == 2:
+            return F.pixel_shuffle(y.repeat_interleave(4, 1), 2)[:, :, ::2]
+        y = y[:, :, : h // 2 * 2, : w // 2 * 2]
+        windows = y.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, 4)
+        mixed = windows.softmax(-1) if amount > 0 else windows @ torch.ones(4, 4, dtype=y.dtype)
+        return mixed.view(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(y.shape) + y.roll(amount, 2)
+
+    return regroup
+
+
 def _joining(draw: Any, x: Tensor) -> Forward:
     """Two branches of different fields, brought to one size, and added, concatenated or written into one another."""
     one, two = (draw(st.sampled_from(STEPS[:4]))(draw, x) for _ in range(2))
@@ -658,6 +697,7 @@ STEPS: list[Callable[[Any, Tensor], Forward]] = [
     _resizing,
     _moving,
     _joining,
+    _regrouping,
 ]
 
 
@@ -767,6 +807,11 @@ def test_torchvision_model(name: str, torchvision_models: Any) -> None:
     with torch.no_grad(), Tracer(images) as tracer:
         network(images)
     fields = {layer: tracer.field(output) for layer, output in outputs.items()}
+    if name in ("swin_t", "convnext_tiny"):  # channels last and channels first, found by themselves
+        grids = [
+            field and (field.units[0] * field.stride[0], field.units[1] * field.stride[1]) for field in fields.values()
+        ]
+        assert grids == [images.shape[2:]] * len(grids)
     for column in (0, 13, 31, size - 1):
         spoilt = images.clone()
         spoilt[..., column] = torch.nan

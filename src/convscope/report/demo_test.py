@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def test_a_page_that_grows_too_large_is_made_of_smaller_pictures(
     install: Install, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(from_outside)
+    network = replace(network, input_size=(96, 128))
     large = demo(network, tmp_path / "large.html", seconds=math.inf).stat().st_size
     monkeypatch.setattr(demo_module, "LIMIT", large - 1)
     assert demo(network, tmp_path / "small.html", seconds=math.inf).stat().st_size < large

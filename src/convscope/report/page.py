@@ -141,10 +141,10 @@ def _said(notes: Sequence[str]) -> str:
 
 def _source(section: Section) -> str:
     paper = f"<p>{_linked(section.paper)}</p>" if section.paper else ""
-    command = _code("On the command line, with a photograph of your own", section.command)
-    if "PHOTO" not in section.command:
-        command = _code("On the command line", section.command)
-    code = command + _code("In Python, these very pictures", section.python)
+    shell, python = "On the command line", "In Python"
+    if "PHOTO" in section.command:
+        shell, python = f"{shell}, with a photograph of your own", f"{python}, with these very photographs"
+    code = _code(shell, section.command) + _code(python, section.python)
     again = f"<details><summary>Make it again</summary>{code}</details>" if code else ""
     return f'<div class="source">{paper}{again}</div>' if paper or again else ""
 

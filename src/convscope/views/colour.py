@@ -116,14 +116,14 @@ def scale_of(values: Array, *, signed: bool, robust: float | None = ROBUST) -> S
         return Scale(0.0, 0.0, 0.0, 0.0, signed)
     minimum, maximum = float(finite.min()), float(finite.max())
     if signed:
-        high = _upper(np.abs(finite), robust)
+        high = upper_end(np.abs(finite), robust)
         return Scale(-high, high, minimum, maximum, True)
     low = min(0.0, minimum)
-    return Scale(low, low + _upper(finite - low, robust), minimum, maximum, False)
+    return Scale(low, low + upper_end(finite - low, robust), minimum, maximum, False)
 
 
-def _upper(sizes: Array, robust: float | None) -> float:
-    """The end of a scale that begins at zero."""
+def upper_end(sizes: Array, robust: float | None = ROBUST) -> float:
+    """The end of a scale that begins at zero: the largest, unless few values lie far above the others."""
     largest = float(sizes.max())
     upper = float(np.percentile(sizes, robust)) if robust is not None else largest
     return upper if 0 < upper < _NEAR * largest else largest

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from convscope.results import Pictures
 from convscope.views import embed
-from convscope.views.colour import Array, Scale, scale_of, symmetric_colour
+from convscope.views.colour import Array, Scale, scale_of, symmetric_colour, upper_end
 from convscope.views.heatmaps import NARROW, colour_bar
 from convscope.views.pixels import Pixels, enlarged, on_paper, photograph, resized, to_pixels
 from convscope.views.sheet import MARGIN, Plate, Sheet, blocks, footer, framed, heading, picture_name
 from convscope.views.style import HEAD, LIGHT, SMALL, Theme, measure, shorten, wrap
 
 LARGEST = 260  # pixels of a tile
+MANY = 3 * 32 * 32  # values of a tile from which a few extreme ones are cut off
 LABELLED = 40  # pixels of a tile below which its title is left out
 LEGEND = 130  # pixels for scale and marks
 MOST = 12  # groups in one figure; the rest are said
 ACCENT = (0xD0, 0x4A, 0x2A)  # outline of a marked tile, on paper of either colour
 BLANK = (0x80, 0x80, 0x88)  # of a marked tile without content
+
+Composite: TypeAlias = tuple[Pixels, tuple[int, int], int]  # as composed() gives it
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def grids(result: Pictures, most: int | None = None) -> list[Grid]:
     tiles = result.tiles.float().numpy().astype(np.float64)
     count = len(tiles) if most is None else min(most, len(tiles))
     scale = None if result.each or tiles.shape[2] == 3 else scale_of(tiles, signed=result.signed)
-    bound = float(np.abs(tiles).max(initial=0.0))
+    bound = float(np.nanmax(np.abs(tiles), initial=0.0))
     return [_grid(result, tiles[group], group, scale, bound) for group in range(count)]
 
 
@@ -78,12 +82,20 @@ def _mapped(result: Pictures, tiles: Array, scale: Scale | None) -> Pixels:
 
 def _in_colour(result: Pictures, tiles: Array, bound: float) -> Pixels:
     """Signed colours around mid-grey; unsigned ones in [0, 1] as they are, others stretched from zero."""
+    tiles = np.nan_to_num(tiles)
     largest = np.abs(tiles).max(axis=(1, 2, 3), keepdims=True)
+    if result.signed and _cut(result):
+        largest = np.array([upper_end(np.abs(tile)) for tile in tiles])[:, None, None, None]
     if result.signed:
         return symmetric_colour(tiles, largest if result.each else bound)
     most = largest if result.each else max(bound, 1.0)
     scaled = np.divide(tiles, most, out=np.zeros_like(tiles), where=np.asarray(most) > 0).clip(0, 1)
     return np.rint(np.moveaxis(scaled, 1, -1) * 255).astype(np.uint8)
+
+
+def _cut(result: Pictures) -> bool:
+    """Whether a few extreme values are cut off: in tiles so large that these would make all else grey."""
+    return result.each and result.signed and math.prod(result.tiles.shape[2:]) >= MANY
 
 
 def columns_for(count: int, height: int, width: int) -> int:
@@ -102,16 +114,17 @@ def columns_for(count: int, height: int, width: int) -> int:
 # ---- from tiles to one picture
 
 
-def composed(grid: Grid, target: int) -> tuple[Pixels, tuple[int, int], int]:
+def composed(grid: Grid, target: int, size: tuple[int, int] | None = None) -> Composite:
     """(H, W, 4) of the whole grid about ``target`` wide, the size (height, width) of a tile in it, and the gap.
 
     Gaps are transparent. Tiles are enlarged by a whole factor; only those that are too large are made smaller. Few
-    tiles make a smaller grid, and so do so many rows that it would be more than twice as high as wide.
+    tiles make a smaller grid, and so do so many rows that it would be more than twice as high as wide. ``size``
+    (height, width) of a tile can be given instead.
     """
     height, width = grid.tiles.shape[1:3]
-    room = min(target / grid.columns, max(LARGEST, target / 4), 2 * target / grid.rows * width / height)
+    room = min(target / grid.columns, max(LARGEST, 0.35 * target), 2 * target / grid.rows * width / height)
     gap = max(2, min(10, round(0.06 * room)))
-    size = _tile_size(height, width, room - gap)
+    size = size or _tile_size(height, width, room - gap)
     canvas = np.zeros((grid.rows * (size[0] + gap) - gap, grid.columns * (size[1] + gap) - gap, 4), np.uint8)
     for index, tile in enumerate(grid.tiles):
         row, column = divmod(index, grid.columns)
@@ -152,31 +165,66 @@ def _hatched(size: tuple[int, int]) -> Pixels:
 # ---- as a figure
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand in the block of one group, in pixels; ``photo`` is (height, width)."""
+
+    photo: tuple[int, int] | None
+    width: int
+    top: int
+    labels: int
+    height: int
+
+    @property
+    def left(self) -> int:
+        """Where the grid begins."""
+        return self.photo[1] + 36 if self.photo else 0
+
+
 def figure(result: Pictures, theme: Theme = LIGHT) -> Plate:
     """One block a group: its photograph where there is one, its grid, the scale and how many tiles are marked."""
     drawn = grids(result, MOST)
     columns = 1 if len(drawn) <= 3 else 2 if len(drawn) <= 6 else 3
     target = 1200 if len(drawn) == 1 else {1: 880, 2: 600, 3: 440}[columns]
-    composites = [composed(grid, target) for grid in drawn]
-    photo = None
-    if result.images is not None:
-        side = min(target // 2, 420)
-        photo = enlarged((result.images.shape[-2], result.images.shape[-1]), side)
-    left = photo[1] + 36 if photo else 0
-    width = left + max(max(c[0].shape[1] for c in composites), 2 * NARROW)
-    labels = _label_height(result, drawn[0], composites[0][1][1])
-    under = LEGEND if any(_says(result, g) for g in drawn) else 0
-    tall = [c[0].shape[0] + labels * g.rows for c, g in zip(composites, drawn, strict=True)]
-    body = max(*tall, photo[0] + 40 + under) if photo else max(tall) + under
-    top = 46 if any(result.titles) else 0
-    body_width, body_height, corners = blocks(len(drawn), width, top + body, columns=columns, gap=72, down=40)
+    photo = _photo_size(result, min(target // 2, 420))
+    alone = (
+        enlarged((result.tiles.shape[-2], result.tiles.shape[-1]), max(photo))
+        if photo and len(drawn[0].tiles) == 1
+        else None
+    )
+    composites = [composed(grid, target, alone) for grid in drawn]
+    layout = _layout(result, drawn, composites, photo)
+    width, height, corners = blocks(len(drawn), layout.width, layout.height, columns=columns, gap=72, down=40)
     notes = footer(result, len(result.tiles), len(drawn), "groups")
-    how = "each tile on its own scale" if result.each else ""
-    sheet, first = framed((body_width, body_height), heading(result, result.quantity, how), notes, theme)
+    head = heading(result, result.quantity, _scaled(result) if result.each else "")
+    sheet, first = framed((width, height), head, notes, theme)
     for index, (x, y) in enumerate(corners):
-        at = (MARGIN + x, first + y)
-        _draw(sheet, result, index, drawn[index], composites[index], at, (width, top, left, labels), photo)
+        _draw(sheet, result, index, drawn[index], composites[index], (MARGIN + x, first + y), layout)
     return sheet.plate
+
+
+def _photo_size(result: Pictures, side: int) -> tuple[int, int] | None:
+    return None if result.images is None else enlarged((result.images.shape[-2], result.images.shape[-1]), side)
+
+
+def _layout(
+    result: Pictures, drawn: list[Grid], composites: list[Composite], photo: tuple[int, int] | None
+) -> Layout:  # fmt: skip
+    labels = _label_height(result, drawn[0], composites[0][1][1])
+    legend = LEGEND if any(_says(result, grid) for grid in drawn) else 0
+    tall = [c[0].shape[0] + labels * g.rows for c, g in zip(composites, drawn, strict=True)]
+    body = max(*tall, photo[0] + 40 + legend) if photo else max(tall) + legend
+    widest = max(max(c[0].shape[1] for c in composites), 0 if photo else 2 * NARROW)
+    top = 46 if any(result.titles) else 0
+    return Layout(photo, (photo[1] + 36 if photo else 0) + widest, top, labels, top + body)
+
+
+def _scaled(result: Pictures) -> str:
+    """Which tiles share a scale, and what it leaves out."""
+    if not result.each:
+        return "all tiles on one scale"
+    cut = ", the strongest half per cent cut off" if result.tiles.shape[2] == 3 and _cut(result) else ""
+    return f"each tile on its own scale{cut}"
 
 
 def _says(result: Pictures, grid: Grid) -> bool:
@@ -198,24 +246,22 @@ def _label_height(result: Pictures, grid: Grid, width: int) -> int:
 
 
 def _draw(
-    sheet: Sheet, result: Pictures, group: int, grid: Grid, composite: tuple[Pixels, tuple[int, int], int],
-    at: tuple[int, int], layout: tuple[int, int, int, int], photo: tuple[int, int] | None,
-) -> None:  # fmt: skip
-    (x, y), (width, top, left, labels) = at, layout
-    pixels = composite[0]
-    if top and group < len(result.titles):
-        sheet.text(x, y + 24, shorten(result.titles[group], width, HEAD, True), size=HEAD, bold=True)
-    y += top
-    if photo and result.images is not None:
-        shown = photograph(to_pixels(result.images[group].float().numpy()), photo)
-        sheet.picture(shown, x, y, "photograph")
-        name = shorten(picture_name(result, group), photo[1], SMALL)
-        sheet.text(x, y + photo[0] + 26, name, size=SMALL, colour=sheet.theme.soft)
-    _tiles(sheet, result, group, grid, composite, (x + left, y), labels)
-    if photo:
-        _legend(sheet, result, grid, x, y + photo[0] + 50, photo[1])
-    else:
-        _legend(sheet, result, grid, x, y + pixels.shape[0] + labels * grid.rows + 16, min(width, 3 * NARROW))
+    sheet: Sheet, result: Pictures, group: int, grid: Grid, composite: Composite, at: tuple[int, int], layout: Layout
+) -> None:
+    x, y = at
+    if layout.top and group < len(result.titles):
+        sheet.text(x, y + 24, shorten(result.titles[group], layout.width, HEAD, True), size=HEAD, bold=True)
+    y += layout.top
+    _tiles(sheet, result, group, grid, composite, (x + layout.left, y), layout.labels)
+    if layout.photo is None or result.images is None:
+        bottom = y + composite[0].shape[0] + layout.labels * grid.rows
+        _legend(sheet, result, grid, x, bottom + 16, min(layout.width, 3 * NARROW))
+        return
+    shown = photograph(to_pixels(result.images[group].float().numpy()), layout.photo)
+    sheet.picture(shown, x, y, "photograph")
+    name = shorten(picture_name(result, group), layout.photo[1], SMALL)
+    sheet.text(x, y + layout.photo[0] + 26, name, size=SMALL, colour=sheet.theme.soft)
+    _legend(sheet, result, grid, x, y + layout.photo[0] + 50, layout.photo[1])
 
 
 def _legend(sheet: Sheet, result: Pictures, grid: Grid, x: int, y: int, width: int) -> None:
@@ -230,9 +276,8 @@ def _legend(sheet: Sheet, result: Pictures, grid: Grid, x: int, y: int, width: i
 
 
 def _tiles(
-    sheet: Sheet, result: Pictures, group: int, grid: Grid, composite: tuple[Pixels, tuple[int, int], int],
-    at: tuple[int, int], labels: int,
-) -> None:  # fmt: skip
+    sheet: Sheet, result: Pictures, group: int, grid: Grid, composite: Composite, at: tuple[int, int], labels: int
+) -> None:
     """The grid, cut into rows where titles stand between them."""
     (x, y), (pixels, size, gap) = at, composite
     paper = on_paper(pixels, sheet.theme.paper)
@@ -268,8 +313,7 @@ def _unit(result: Pictures) -> str:
         return layer.strip()
     colour = f"Colour: {result.quantity or 'the number'}"
     zero = ", with zero in grey" if result.signed else ""
-    how = "each tile on its own scale" if result.each else "all tiles on one scale"
-    return f"{layer}{colour}{zero}; {how}."
+    return f"{layer}{colour}{zero}; {_scaled(result)}."
 
 
 def _figure(result: Pictures, group: int, grid: Grid, quality: int) -> str:
@@ -286,7 +330,7 @@ def _figure(result: Pictures, group: int, grid: Grid, quality: int) -> str:
         photo = f"<div>{embed.image(shown, f'Photograph: {name or group + 1}', quality=quality)}</div>"
     bar = embed.colour_bar(grid.scale) if grid.scale is not None else ""
     text = embed.caption(title or name, [name if title else "", marked, _numbered(result, group)], stacked=True)
-    layout = "beside" if photo else "alone"
+    layout = ("beside even" if len(grid.tiles) == 1 else "beside") if photo else "alone"
     return f'<figure>{text}<div class="{layout}">{photo}<div class="grid">{tiles}{bar}</div></div></figure>'
 
 

@@ -129,3 +129,11 @@ def test_titles_of_tiles_are_written_where_they_fit(pictures: Make) -> None:
     assert set(titles) <= set(said)
     many = figure(pictures(torch.rand(1, 900, 1, 9, 9), tile_titles=[str(i) for i in range(900)]))
     assert "899" not in [t.get_text() for t in many.texts]
+
+
+def test_a_large_tile_is_not_greyed_by_one_extreme_value(pictures: Make) -> None:
+    tiles = torch.full((1, 1, 3, 64, 64), 0.5)
+    tiles[0, 0, 0, 0, 0] = -100
+    result = pictures(tiles, signed=True, each=True)
+    assert grids(result)[0].tiles[0, 5, 5].tolist() == [255, 255, 255]
+    assert "the strongest half per cent cut off" in html(result)

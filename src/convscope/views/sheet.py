@@ -135,19 +135,19 @@ def bare(body: tuple[int, int], theme: Theme) -> Sheet:
 def framed(body: tuple[int, int], head: Heading, footer: Sequence[str], theme: Theme) -> tuple[Sheet, int]:
     """A sheet around a body of (width, height) pixels, and the row at which the body begins."""
     width = max(body[0], 480)
-    claim, notes = wrap(head.claim, width), [line for note in footer for line in wrap(note, width)]
-    top = MARGIN + (40 if head.title else 0) + LINE * (len(claim) + bool(head.under))
+    notes = [line for note in footer for line in wrap(note, width)]
+    lines = [(line, theme.ink) for line in wrap(head.claim, width)]
+    lines += [(line, theme.soft) for line in wrap(head.under, width)]
+    top = MARGIN + (40 if head.title else 0) + LINE * len(lines)
     top += 34 if top > MARGIN else 0
     sheet = Sheet(width + 2 * MARGIN, top + body[1] + (26 + LINE * len(notes) if notes else 0) + MARGIN, theme)
     row = MARGIN
     if head.title:
         sheet.text(MARGIN, row + 26, shorten(head.title, width, TITLE, True), size=TITLE, bold=True)
         row += 40
-    for line in claim:
+    for line, colour in lines:
         row += LINE
-        sheet.text(MARGIN, row, line)
-    if head.under:
-        sheet.text(MARGIN, row + LINE, shorten(head.under, width, BODY), colour=theme.soft)
+        sheet.text(MARGIN, row, line, colour=colour)
     for position, line in enumerate(notes):
         sheet.text(MARGIN, top + body[1] + 26 + LINE * position + 20, line, colour=theme.soft)
     return sheet, top

@@ -329,7 +329,6 @@ def test_the_builtin_network_without_its_file(tmp_path: Path, monkeypatch: pytes
     assert network.input_size == (128, 128)
 
 
-@pytest.mark.skipif(not builtin.FILE.is_file(), reason="the built-in network is not trained yet")
 def test_the_builtin_network_that_is_shipped() -> None:
     network = load_network("builtin", device="cpu")
     assert len(network.labels) == network.classes == 100
@@ -399,6 +398,7 @@ def test_old_names_of_densenet() -> None:
     assert list(old) == ["features.denseblock1.denselayer1.norm1.weight"]
 
 
+@pytest.mark.slow
 def test_a_vit_takes_the_size_that_its_weights_were_trained_for() -> None:
     models = torchvision_models.import_torchvision().models
     trained = seeded(lambda: models.vit_b_32(image_size=96))
@@ -407,6 +407,7 @@ def test_a_vit_takes_the_size_that_its_weights_were_trained_for() -> None:
     assert network.classes == 1000
 
 
+@pytest.mark.slow
 def test_a_size_that_an_architecture_is_made_for() -> None:
     network = load_network("torchvision:vit_b_32", "random", input_size=64, device="cpu")
     assert network.layer("encoder").shape == (5, 768)

@@ -49,6 +49,8 @@ def read_weights(weights: str | os.PathLike[str] | Mapping[str, Tensor]) -> Weig
     """
     if isinstance(weights, Mapping):
         return Weights(unwrap(weights, "the given mapping"), "given state dict")
+    if not isinstance(weights, (str, os.PathLike)):
+        raise NetworkError(f"weights are 'default', 'random', a FILE or a state dict, not a {type(weights).__name__}")
     path = Path(weights)
     if not path.is_file():
         raise NetworkError(

@@ -125,6 +125,8 @@ def test_no_such_file(tmp_path: Path) -> None:
         read_weights("imagenet")
     with pytest.raises(NetworkError, match="there is no file of weights"):
         read_weights(tmp_path)
+    with pytest.raises(NetworkError, match="not a NoneType"):
+        read_weights(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict", "net", "module"])
