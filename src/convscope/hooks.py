@@ -100,7 +100,7 @@ def _parse(network: Observable, names: Collection[str]) -> dict[str, _Wanted]:
         elif name != OUTPUT:
             known = [n for n in modules if n]
             raise UnknownLayer(
-                f"{network.name} has no layer {name!r}{nearest(name, known)}; `convscope layers` lists them"
+                f"{network.name} has no layer {name!r}{nearest(name, known)} (`convscope layers` lists them)"
             )
     return wanted
 

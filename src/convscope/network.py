@@ -249,7 +249,7 @@ class Network:
             if info.name in (name, plain):
                 return info
         known = [info.name for info in self._layers]
-        raise UnknownLayer(f"{self.name} has no layer {name!r}{nearest(name, known)}; `convscope layers` lists them")
+        raise UnknownLayer(f"{self.name} has no layer {name!r}{nearest(name, known)} (`convscope layers` lists them)")
 
     def maps(self, name: str, activation: Tensor) -> Tensor:
         """(N, C, H, W) view of what layer ``name`` put out, for any layout; for pictures of any size."""

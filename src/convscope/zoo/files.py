@@ -8,17 +8,20 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from convscope.errors import NetworkError, nearest
 from convscope.network import Network
 from convscope.zoo.blueprint import first_line
+from convscope.zoo.torchvision_models import import_torchvision
+
+T = TypeVar("T")
 
 
 def is_own(spec: str) -> bool:
@@ -54,7 +57,7 @@ def build_own(spec: str) -> tuple[nn.Module | Network, bool]:
         new = True
         _check_arguments(made, spec)
         with _on_path(Path(source).parent if source.endswith(".py") else Path.cwd()), _explained(source):
-            made = made()
+            made = _mended(made)
     if not isinstance(made, (nn.Module, Network)):
         raise NetworkError(f"{spec} gives a {type(made).__name__}; it must return an nn.Module")
     return made, new
@@ -101,8 +104,20 @@ def _read_file(path: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look themselves up there
     with _on_path(path.parent), _explained(str(path)):
-        spec.loader.exec_module(module)
+        loader = spec.loader
+        _mended(lambda: loader.exec_module(module))
     return module
+
+
+def _mended(run: Callable[[], T]) -> T:
+    """``run()``, once more after torchvision is mended where its compiled operators do not match torch."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    import_torchvision()
+    return run()
 
 
 def _factories(path: Path) -> list[str]:
@@ -118,7 +133,7 @@ def _factories(path: Path) -> list[str]:
 
 def _import(source: str) -> ModuleType:
     with _on_path(Path.cwd()), _explained(source):
-        return importlib.import_module(source)
+        return _mended(lambda: importlib.import_module(source))
 
 
 def _check_arguments(made: Any, spec: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -524,3 +525,15 @@ def test_squeezenet_names_what_is_in_photographs(photograph: str, words: set[str
     probabilities = network(network.prepare(picture).reshape(1, 3, 224, 224)).softmax(1)[0]
     assert network.label(int(probabilities.argmax())) in words
     assert network.weights == "squeezenet1_0_imagenet.safetensors sha256:f5eb7572…"
+
+
+def test_a_file_that_imports_torchvision_works_where_its_operators_do_not_match_torch(tmp_path: Path) -> None:
+    (tmp_path / "mynet.py").write_text(
+        "from torchvision.models import resnet18\n\ndef trained():\n    return resnet18(num_classes=3)\n"
+    )
+    code = (
+        "import torch, convscope\n"
+        f"network = convscope.load_network({str(tmp_path / 'mynet.py:trained')!r}, input_size=64)\n"
+        "assert network(torch.rand(1, 3, 64, 64)).shape == (1, 3)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
