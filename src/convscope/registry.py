@@ -91,11 +91,13 @@ class Technique(Generic[P, R]):
         see: str = "",
         caution: str = "",
         order: int = LAST,
+        quick: Mapping[str, Any] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = function.__name__.replace("_", "-")
         self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
+        self.quick: Mapping[str, Any] = quick or {}
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -169,7 +171,13 @@ class Technique(Generic[P, R]):
 
 
 def technique(
-    *, family: str, paper: str = "", see: str = "", caution: str = "", order: int = LAST
+    *,
+    family: str,
+    paper: str = "",
+    see: str = "",
+    caution: str = "",
+    order: int = LAST,
+    quick: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], Technique[P, R]]:
     """Register the function below as a technique.
 
@@ -179,10 +187,11 @@ def technique(
         see: what to look for in its picture.
         caution: what the picture does not prove.
         order: its place in lists within the family, the smallest first; by name where equal.
+        quick: options with which it runs in a moment on a small network: what the tests of the promises give it.
     """
     if family not in FAMILIES:
         raise OptionError(f"{family!r} is no family of techniques; those are {', '.join(FAMILIES)}")
-    return lambda function: Technique(function, family, paper, see, caution, order)
+    return lambda function: Technique(function, family, paper, see, caution, order, quick)
 
 
 def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Network:

@@ -63,7 +63,8 @@ def pictures(count: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def run(name: str, net: Network, images: Tensor) -> Result:
     technique = registry.load(name)
-    found: Result = technique(net, images) if technique.takes_images else technique(net)
+    given = technique.quick
+    found: Result = technique(net, images, **given) if technique.takes_images else technique(net, **given)
     return found
 
 
