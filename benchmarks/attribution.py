@@ -1,25 +1,29 @@
-"""Saliency and Grad-CAM against the bare forward and backward pass, and against captum, in one run.
+"""Gradient methods against the bare passes that they cannot do without, and against captum, in one run.
 
     python benchmarks/attribution.py            # ResNet-50, VGG-16, SqueezeNet; 224 px; random weights
     python benchmarks/attribution.py --quick
 
 Each measured call is interleaved with its floor, so that a noisy machine is noisy for both; the median of the ratios
-is reported. The floor of saliency is one forward pass and one ``autograd.grad`` for the picture with frozen weights;
-that of Grad-CAM a forward pass and the backward pass to the layer. captum gets frozen weights too.
+is reported, by the wall clock and by the time that the process's threads computed. The floor of saliency is one
+forward pass and one ``autograd.grad`` for the picture with frozen weights; that of Grad-CAM a forward pass and the
+backward pass to the layer; that of integrated gradients and SmoothGrad as many forward and backward passes as they take
+points, at the number of pictures a pass that is fastest here. captum gets frozen weights and that number, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
-from captum.attr import GuidedBackprop, LayerGradCam, Saliency
+from captum.attr import GuidedBackprop, IntegratedGradients, LayerGradCam, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 import convscope
@@ -50,25 +54,52 @@ def gradcam_floor(network: Network, images: Tensor, layer: str) -> None:
     torch.autograd.grad(score, kept)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
+def path_floor(network: Network, image: Tensor, points: int, at_once: int) -> None:
+    """Forward and backward passes over ``points`` pictures."""
+    for images in image.expand(points, -1, -1, -1).split(at_once):
+        saliency_floor(network, images)
+
+
+def fastest(network: Network, image: Tensor) -> int:
+    """How many pictures a forward and backward pass should hold."""
+    sizes = (1, 2, 4, 8, 16)
+    taken = {
+        n: min(seconds(lambda n=n: path_floor(network, image, n, n))[1] for _ in range(1 + 4 // n)) / n for n in sizes
+    }
+    return min(sizes, key=lambda n: taken[n])
+
+
+def seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """Of one call: by the wall, and of computing."""
+    start, computed = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - computed
 
 
-def ratios(floor: Callable[[], object], calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median over ``repeats`` of each call's time over the floor's in the same round."""
+def ratios(floor: Callable[[], object], calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, object]:
+    """Median over ``repeats`` of each call's time over the floor's just before and after."""
     for call in (floor, *calls.values()):
         call()
-    rounds = []
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    floors = [seconds(floor)]
     for _ in range(repeats):
-        base = (seconds(floor) + seconds(floor)) / 2
-        rounds.append({"floor seconds": base, **{name: seconds(call) / base for name, call in calls.items()}})
-    return {name: round(statistics.median(r[name] for r in rounds), 4) for name in rounds[0]}
+        for name, call in calls.items():
+            taken = seconds(call)
+            floors.append(seconds(floor))
+            rounds[name].append(tuple(t / (a + b) * 2 for t, a, b in zip(taken, *floors[-2:], strict=True)))
+    found: dict[str, object] = {name: medians(pairs) for name, pairs in rounds.items()}
+    return {"floor seconds": medians(floors), **found}
 
 
-def measure(name: str, layer: str, batch: int, size: int, repeats: int) -> dict[str, dict[str, float]]:
+def medians(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    """Of both clocks."""
+    return {
+        clock: round(statistics.median(values), 3)
+        for clock, values in zip(("wall", "computing"), zip(*pairs, strict=True), strict=True)
+    }
+
+
+def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: int) -> dict[str, object]:
     """Ratios of one network."""
     network = convscope.load_network(f"torchvision:{name}", weights="random")
     network.module.requires_grad_(False)
@@ -77,7 +108,31 @@ def measure(name: str, layer: str, batch: int, size: int, repeats: int) -> dict[
     chosen = target.tolist()
     part = network.module.get_submodule(layer)
     prepared = network.normalise(images)
+    image, first, only = images[:1], prepared[:1], target[:1]
+    at_once = fastest(network, image)
     return {
+        "pictures a pass on a path": at_once,
+        "path": ratios(
+            lambda: path_floor(network, image, points, at_once),
+            {
+                "convscope integrated-gradients": lambda: convscope.integrated_gradients(
+                    network, image, target=chosen[:1], steps=points
+                ),
+                "captum IntegratedGradients": lambda: IntegratedGradients(network.module).attribute(
+                    first, target=only, n_steps=points, internal_batch_size=at_once
+                ),
+                "convscope smoothgrad": lambda: convscope.smoothgrad(network, image, target=chosen[:1], samples=points),
+                "captum NoiseTunnel": lambda: NoiseTunnel(Saliency(network.module)).attribute(
+                    first.clone().requires_grad_(),
+                    target=only,
+                    nt_samples=points,
+                    nt_samples_batch_size=at_once,
+                    stdevs=0.15,
+                    abs=False,
+                ),
+            },
+            max(1, repeats // 3),
+        ),
         "saliency": ratios(
             lambda: saliency_floor(network, images),
             {
@@ -111,11 +166,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "attribution.json")
     options = parser.parse_args()
-    size, batch, repeats = (64, 1, 3) if options.quick else (224, 4, 9)
-    found = {name: measure(name, layer, batch, size, repeats) for name, layer in SPECS.items()}
-    settings = {"size": size, "batch": batch, "repeats": repeats, "threads": torch.get_num_threads(),
-                "machine": platform.machine(), "torch": torch.__version__}  # fmt: skip
-    print(json.dumps(found, indent=2))
+    size, batch, points, repeats = (64, 1, 4, 3) if options.quick else (224, 4, 24, 6)
+    found = {}
+    for name, layer in SPECS.items():
+        found[name] = measure(name, layer, batch, size, points, repeats)
+        print(name, json.dumps(found[name]), flush=True)
+    settings = {"size": size, "batch": batch, "points": points, "repeats": repeats,
+                "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
     if not options.quick:
         options.output.parent.mkdir(exist_ok=True)
         options.output.write_text(json.dumps({"settings": settings, "ratios": found}, indent=2) + "\n")

@@ -33,8 +33,8 @@ def pictures(network: Network) -> torch.Tensor:
 
 
 def run(technique: Technique, network: Network) -> Result:
-    """A technique with its defaults."""
-    return technique(network, pictures(network)) if technique.takes_images else technique(network)
+    """A technique with the options of its example."""
+    return technique.on(network, pictures(network) if technique.takes_images else None, **technique.example)
 
 
 def draw(result: Result, path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from convscope.progress import Counter, counting
+
 T = TypeVar("T")
 
 
@@ -17,16 +19,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
 
 
-def batched(run: Callable[[slice], T], count: int, size: int) -> Iterator[T]:
+def batched(run: Callable[[slice], T], count: int, size: int, label: str = "pictures") -> Iterator[T]:
     """``run`` on consecutive slices of ``count`` pictures, at most ``size`` at once; half of it after out-of-memory.
 
-    Raises the error of the last try when not even one picture fits.
+    ``label`` is what they are called where progress is told. Raises the error of the last try when not even one
+    picture fits.
     """
+    with counting(label, count) as counter:
+        for found in _passes(run, count, size, counter):
+            yield found
+            counter.done()
+
+
+def _passes(run: Callable[[slice], T], count: int, size: int, counter: Counter) -> Iterator[T]:
     start = 0
     while start < count:
         part = slice(start, min(start + size, count))
+        counter.turn(part.stop - part.start)
         try:
-            done = run(part)
+            found = run(part)
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
@@ -39,5 +50,5 @@ def batched(run: Callable[[slice], T], count: int, size: int) -> Iterator[T]:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
-        yield done
+        yield found
         start = part.stop

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convscope import cli, registry
-from convscope.images import read_image
+from convscope.images import read_image, read_recipe
+from convscope.report.recipe import flags
 
 FACTORY = """
     import torch
@@ -97,25 +103,36 @@ def test_classify_json_is_one_object_for_one_photograph_and_a_list_for_several(d
 
 @pytest.mark.parametrize("name", list(registry.discover()))
 def test_every_command_answers_in_json_raw_and_picture(desk: Desk, name: str) -> None:
-    photographs = ["a.png"] if registry.load(name).takes_images else []
-    ran = desk(name, *photographs, *desk.common, "--json", "--raw", "raw.npz", "-o", "picture.png", "--seed", "3")
+    technique = registry.load(name)
+    given = ["a.png"] if technique.takes_images else []
+    pictures = {option.name for option in technique.options if registry.is_picture(option.annotation)}
+    for option, value in technique.quick.items():
+        given += flags(option, "b.jpg" if option in pictures else value)
+    given += desk.common if technique.takes_network else []
+    ran = desk(name, *given, "--json", "--raw", "raw.npz", "-o", "picture.png", "--seed", "3")
     assert ran.status == 0, ran.err
     found = json.loads(ran.out)
+    found = found[0] if isinstance(found, list) else found
     assert set(found["provenance"]) >= {"technique", "options", "seed", "network", "layer", "versions"}
     assert found["provenance"]["seed"] == 3
     with np.load(desk.folder / "raw.npz") as saved:
         assert saved["values"].size
+    made = technique.family == "synthesize"  # the picture itself, which may be small, and its recipe beside it
     with Image.open(desk.folder / "picture.png") as picture:
-        assert min(picture.size) > 100
-    assert desk.files() == {"raw.npz", "picture.png"}
+        assert made or min(picture.size) > 100
+        assert json.loads(picture.info["convscope"])["technique"] == name
+    assert desk.files() == {"raw.npz", "picture.png", *(["picture.json"] if made else [])}
 
 
 @pytest.mark.parametrize("name", [*registry.discover(), "demo"])
 def test_every_command_has_help(desk: Desk, name: str) -> None:
     ran = desk(name, "--help")
     assert ran.status == 0
-    for option in ("--network", "--weights", "--labels", "--device", "--precision", "--quiet", "--output"):
-        assert option in ran.out
+    network = ("--network", "--weights", "--labels", "--device", "--precision")
+    takes_network = name == "demo" or registry.load(name).takes_network
+    assert all((option in ran.out) == takes_network for option in network)
+    assert "--quiet" in ran.out
+    assert "--output" in ran.out
 
 
 def test_saliency_equals_the_gradient_of_the_prepared_photograph(desk: Desk) -> None:
@@ -247,3 +264,250 @@ class Constant(nn.Module):
 def test_a_constant_map_is_said_to_be_constant() -> None:
     result = registry.load("saliency")(Constant(), torch.rand(3, 224, 224, generator=torch.Generator().manual_seed(0)))
     assert result.notes == ["the map for class 0 is constant (0): no pixel stands out"]
+
+
+# ---- pictures that are made: sizes, films, and making them again
+
+OUTSIDE = """
+    import time
+    from typing import Annotated
+
+    import torch
+    from pydantic import Field
+
+    from convscope.progress import over
+    from convscope.registry import Picture, Seed, Target, pictures_of, technique
+    from convscope.results import Synthesis
+
+    @technique(family="synthesize", see="s", caution="c")
+    def painted(
+        network, *, target: Target = None, steps: Annotated[int, Field(description="steps")] = 6,
+        every: Annotated[int, Field(description="frames")] = 0, seed: Seed = 0,
+        slow: Annotated[float, Field(description="seconds a step")] = 0.0,
+    ) -> Synthesis:
+        \"\"\"Paints.\"\"\"
+        picture = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(seed))
+        frames, trace = [], []
+        for step in over(steps, "steps"):
+            time.sleep(slow)
+            picture = picture.clone().requires_grad_()
+            score = network(picture)[0, network.target(target or 0)]
+            picture = (picture + torch.autograd.grad(score, picture)[0].sign() / 50).detach().clamp(0, 1)
+            trace.append(score.detach().view(1))
+            if every and step % every == 0:
+                frames.append((step, (picture * 255).byte()))
+        return Synthesis(values=picture, summaries=[{"target": target}], frames=frames, trace=torch.stack(trace))
+
+    @technique(family="synthesize", see="s", caution="c", keeps_size=True)
+    def laid(
+        images, *, other: Picture = None, size: Annotated[int, Field(description="longer side at most")] = 36
+    ) -> Synthesis:
+        \"\"\"Lays the mean colour of other pictures over.\"\"\"
+        colours = [p.mean((1, 2)) for p in pictures_of(other)] or [torch.zeros(3)]
+        values = (images + torch.stack(colours).mean(0).view(1, 3, 1, 1)) / 2
+        return Synthesis(values=values, summaries=[{}] * len(images), originals=images)
+"""
+
+
+@pytest.fixture
+def studio(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk with two techniques from outside that make pictures."""
+    (desk.folder / "outside_studio.py").write_text(textwrap.dedent(OUTSIDE))
+    monkeypatch.syspath_prepend(str(desk.folder))
+    point = EntryPoint("mine", "outside_studio", registry.GROUP)
+    known = registry.entry_points(group=registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [*known, point])
+    registry.discover.cache_clear()
+    yield desk
+    sys.modules.pop("outside_studio", None)
+    registry.discover.cache_clear()
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def files(desk: Desk) -> set[str]:
+    return desk.files() - {"outside_studio.py"}
+
+
+def test_a_made_picture_is_written_with_its_recipe_beside_it(studio: Desk) -> None:
+    ran = studio("painted", *studio.common, "--target", "green", "--seed", "5", "-o", "x.png")
+    assert ran.status == 0, ran.err
+    assert files(studio) == {"x.png", "x.json"}
+    assert pixels(studio.folder / "x.png").shape == (24, 32, 3)
+    found = json.loads((studio.folder / "x.json").read_text())
+    assert found["steps"] == 6
+    assert found["objective_last"] > found["objective_first"]
+    assert found["provenance"]["options"]["target"] == "green"
+    loaded = {"network": "nets.py:small", "labels": "labels.txt", "input_size": "24,32"}
+    assert found["provenance"]["loaded"] == loaded
+    assert studio("saliency", "a.png", *studio.common, "-o", "map.png").status == 0
+    assert files(studio) == {"x.png", "x.json", "map.png"}
+
+
+@pytest.mark.parametrize("source", ["x.png", "x.json"])
+def test_a_made_picture_can_be_made_again(studio: Desk, source: str) -> None:
+    studio("painted", *studio.common, "--target", "green", "--seed", "5", "--raw", "x.npz", "-o", "x.png")
+    ran = studio("rerun", source, "-o", "again.png", "--raw", "again.npz")
+    assert ran.status == 0, ran.err
+    assert (pixels(studio.folder / "again.png") == pixels(studio.folder / "x.png")).all()
+    with np.load(studio.folder / "x.npz") as first, np.load(studio.folder / "again.npz") as second:
+        assert first["values"].tobytes() == second["values"].tobytes()
+    assert ("note: again.png equals x.png in every pixel" in ran.err) == (source == "x.png")
+
+
+def test_a_heat_map_can_be_made_again_from_anywhere(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    (desk.folder / "sub").mkdir()
+    random = ["--weights", "random", "--seed", "3"]
+    desk("saliency", "a.png", "b.jpg", *desk.common, *random, "--signed", "-o", "sub/map.png", "--raw", "sub/map.npz")
+    ran = desk("rerun", "sub/map.png", "--raw", "again.npz")
+    assert ran.status == 0, ran.err
+    assert "note: sub/map-again.png equals sub/map.png in every pixel" in ran.err
+    with np.load(desk.folder / "sub/map.npz") as first, np.load(desk.folder / "again.npz") as second:
+        assert first["values"].tobytes() == second["values"].tobytes()
+        assert second["values"].min() < 0
+    (desk.folder / "b.jpg").rename(desk.folder / "sub" / "b.jpg")  # beside the picture
+    assert desk("rerun", "sub/map.png").status == 0
+
+
+def test_pictures_keep_their_size_and_are_worked_on_apart(studio: Desk) -> None:
+    ran = studio("laid", "a.png", "b.jpg", "--other", "a.png", "--other", "b.jpg", "-o", "x.png", "--json")
+    assert ran.status == 0, ran.err
+    assert files(studio) == {"x-1.png", "x-1.json", "x-2.png", "x-2.json"}
+    assert pixels(studio.folder / "x-1.png").shape == (27, 36, 3)  # of 30 x 40, at most 36
+    assert pixels(studio.folder / "x-2.png").shape == (36, 27, 3)
+    red, blue = np.array([200, 20, 20]), np.array([20, 20, 220])
+    colour = (red + (red + blue) / 2) / 2
+    assert np.abs(pixels(studio.folder / "x-1.png") - colour).max() <= 1.5
+    found = json.loads(ran.out)
+    assert [o["provenance"]["photographs"] for o in found] == [["a.png"], ["b.jpg"]]
+    assert found[0]["provenance"]["options"]["other"] == ["a.png", "b.jpg"]
+    assert set(found[0]["provenance"]["digests"]) == {"a.png", "b.jpg"}
+    again = studio("rerun", "x-2.png")
+    assert "x-2-again.png equals x-2.png in every pixel" in again.err
+    whole = studio("laid", "a.png", "--size", "100", "-o", "whole.png")
+    assert whole.status == 0, whole.err
+    assert pixels(studio.folder / "whole.png").shape == (30, 40, 3)
+
+
+def test_frames_become_a_film(studio: Desk) -> None:
+    ran = studio("painted", *studio.common, "--every", "2", "-o", "x.gif")
+    assert ran.status == 0, ran.err
+    with Image.open(studio.folder / "x.gif") as film:
+        assert film.n_frames == 4
+
+
+def edited(path: Path, **changed: Any) -> None:
+    """The JSON recipe, with parts of its provenance changed."""
+    found = json.loads(path.read_text())
+    found["provenance"].update(changed)
+    path.write_text(json.dumps(found))
+
+
+def test_what_cannot_be_made_again_gets_one_sentence(studio: Desk) -> None:
+    def fails(*arguments: str) -> str:
+        ran = studio("rerun", *arguments)
+        assert (ran.status, ran.err.count("\n")) == (1, 1)
+        return ran.err
+
+    assert "a.png carries no recipe" in fails("a.png")
+    assert "no.png: there is no such file" in fails("no.png")
+    assert "labels.txt" in fails("labels.txt")
+    studio("laid", "a.png", "--other", "b.jpg", "-o", "x.png")
+    (studio.folder / "a.png").rename(studio.folder / "moved.png")
+    assert "x.png was made from a.png, which is not there any more; say where it is: convscope rerun x.png PHOTO" in (
+        fails("x.png")
+    )
+    assert studio("rerun", "x.png", "moved.png").status == 0
+    assert "b.jpg is not what x.png was made from" in fails("x.png", "b.jpg")
+    (studio.folder / "b.jpg").unlink()
+    assert "put it back to repeat x.png" in fails("x.png", "moved.png")
+
+
+def test_a_network_that_is_another_is_refused_or_said(studio: Desk) -> None:
+    from safetensors.torch import save_file
+
+    scope: dict[str, Any] = {}
+    exec(textwrap.dedent(FACTORY), scope)
+    weights = {name: tensor.contiguous() for name, tensor in scope["small"]().state_dict().items()}
+    save_file(weights, studio.folder / "w.safetensors")
+    studio("painted", *studio.common, "--weights", "w.safetensors", "-o", "x.png")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, studio.folder / "w.safetensors")
+    ran = studio("rerun", "x.png")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "x.png was made with the weights 'w.safetensors sha256:" in ran.err
+    save_file(weights, studio.folder / "other.safetensors")
+    edited(studio.folder / "x.json", versions={"torch": "1.0"}, weights="other.safetensors sha256:")
+    assert "name the right ones with --weights FILE" in studio("rerun", "x.json").err
+    save_file(weights, studio.folder / "w.safetensors")
+    ran = studio("rerun", "x.png")
+    assert "equals x.png in every pixel" in ran.err
+    made = json.loads(registry_recipe(studio.folder / "x.png"))
+    edited(studio.folder / "x.json", versions={"torch": "1.0"}, weights=made["weights"])
+    ran = studio("rerun", "x.json", "-o", "y.png")
+    assert ran.status == 0, ran.err
+    assert f"note: not all is as it was, so that pixels may differ: torch 1.0 is now {torch.__version__}" in ran.err
+    edited(studio.folder / "x.json", loaded={}, network="Small")
+    assert "made in Python with a network called 'Small'; name it" in studio("rerun", "x.json").err
+    edited(studio.folder / "x.json", technique="paintd")
+    assert "made by 'paintd', which is not installed; did you mean 'painted'" in studio("rerun", "x.json").err
+
+
+def registry_recipe(path: Path) -> str:
+    found = read_recipe(path)
+    assert found is not None
+    return found
+
+
+# ---- what it costs, and stopping
+
+
+def test_what_takes_long_says_so_before_it_goes_on(studio: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "LONG", 0.3)
+    monkeypatch.setattr(cli, "AFTER", 0.1)
+    ran = studio("painted", *studio.common, "--steps", "20", "--slow", "0.03", "-o", "x.png")
+    assert ran.status == 0, ran.err
+    lines = ran.err.splitlines()
+    assert re.fullmatch(r"about [01] s: 20 steps", lines[0])
+    assert lines[1:] == ["wrote x.png"]
+    quiet = studio("painted", *studio.common, "--steps", "20", "--slow", "0.03", "-o", "x.png", "--quiet")
+    assert quiet.err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (40.2, "40 s"), (130, "2 min"), (5400, "90 min"), (9000, "2.5 h")]
+)
+def test_durations_in_words(seconds: float, text: str) -> None:
+    assert cli.duration(seconds) == text
+
+
+def test_a_bar_on_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from convscope import progress
+
+    monkeypatch.setattr(cli, "SHOWN", 0.0)
+    monkeypatch.setattr(cli, "AFTER", 0.0)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, highlight=False)
+    with cli.watched(console, "occlusion"):
+        for _ in progress.over(20, "windows"):
+            time.sleep(0.02)
+    assert "occlusion: windows" in out.getvalue()
+    assert re.search(r"\d+%, 0 s left", out.getvalue())
+
+
+def test_an_interrupt_between_two_photographs_keeps_what_is_done(studio: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = cli._read
+
+    def interrupted(technique: Any, network: Any, path: Path, options: Any) -> Tensor:
+        if path.name == "b.jpg":
+            raise KeyboardInterrupt
+        return read(technique, network, path, options)
+
+    monkeypatch.setattr(cli, "_read", interrupted)
+    ran = studio("laid", "a.png", "b.jpg", "-o", "x.png")
+    assert ran.err.splitlines()[-1] == "error: interrupted; nothing was half-written"
+    assert files(studio) == {"x-1.png", "x-1.json"}

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,6 +39,9 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO
 
 FORMATS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 """Suffixes, in lower case, of the files that :func:`find_images` lists."""
+
+RECIPE = "convscope"
+"""Name of the text in a PNG that says how the picture was made."""
 
 MODES = ("bilinear", "bicubic")
 TOLERANCE = 1e-4  # how far outside [0, 1] a float may lie; filters and decoders overshoot by rounding
@@ -578,11 +582,14 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array[0] if array.ndim == 4 else array)
 
 
-def write_image(image: Tensor | Array | Image.Image, path: str | os.PathLike[str]) -> None:
+def write_image(
+    image: Tensor | Array | Image.Image, path: str | os.PathLike[str], *, recipe: str | None = None
+) -> None:  # fmt: skip
     """Write one picture as PNG, JPEG (quality 95, full colour resolution) or WebP (quality 95), by the suffix.
 
     image: a tensor (3, H, W) in [0, 1], an array as :func:`read_image` takes it, or a PIL image, which keeps its
-    mode where the file can. The file appears whole or not at all.
+    mode where the file can. The file appears whole or not at all. ``recipe`` is text that a PNG carries along, as
+    :func:`read_recipe` reads it.
 
     Raises :class:`OutputError` for an unknown suffix, a missing folder, a full disk; :class:`ImageError` as
     :func:`read_image` and :func:`to_uint8` do.
@@ -590,6 +597,8 @@ def write_image(image: Tensor | Array | Image.Image, path: str | os.PathLike[str
     options = _WRITERS.get(Path(path).suffix.lower())
     if options is None:
         raise OutputError(f"{os.fspath(path)}: pictures are written as {', '.join(_WRITERS)}; end the name in one")
+    if recipe is not None and options["format"] == "PNG":
+        options = {**options, "pnginfo": png_text(recipe)}
     picture = _for_writing(image, str(options["format"]))
     with atomic_write(path) as temporary:
         try:
@@ -599,6 +608,23 @@ def write_image(image: Tensor | Array | Image.Image, path: str | os.PathLike[str
                 raise  # the disk's fault, which atomic_write() words
             size = f"{picture.width} x {picture.height} pixels in mode {picture.mode}"
             raise OutputError(f"{os.fspath(path)}: cannot write {size} ({_cause(error)}); try .png") from error
+
+
+def png_text(recipe: str) -> PngInfo:
+    """What Pillow's ``save(pnginfo=...)`` takes, and matplotlib's ``pil_kwargs``, to put a recipe into a PNG."""
+    info = PngInfo()
+    info.add_itxt(RECIPE, recipe, zip=len(recipe) > 1000)
+    return info
+
+
+def read_recipe(path: str | os.PathLike[str]) -> str | None:
+    """The recipe that a picture carries, or None.
+
+    Raises :class:`ImageError` when there is no such file, or no picture in it.
+    """
+    with _binary(path) as (file, name):
+        found = _open(file, name, 2**62).info.get(RECIPE)
+        return str(found) if found is not None else None
 
 
 def _for_writing(image: Tensor | Array | Image.Image, kind: str) -> Image.Image:
@@ -653,3 +679,21 @@ def _check_target(target: Path) -> None:
 def _create(path: Path) -> None:
     """An empty file with the permissions that any new file gets, which those of tempfile lack."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """(N, C, H, W) behind a Gaussian blur of standard deviation ``sigma`` pixels; borders are repeated."""
+    if sigma <= 0:
+        return images
+    reach = max(1, round(3 * sigma))
+    places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-((places / sigma) ** 2) / 2)
+    weights = weights / weights.sum()
+    planes = images.flatten(0, 1)[:, None]
+    planes = functional.conv2d(
+        functional.pad(planes, (0, 0, reach, reach), mode="replicate"), weights.view(1, 1, -1, 1)
+    )
+    planes = functional.conv2d(
+        functional.pad(planes, (reach, reach, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1)
+    )
+    return planes.view_as(images)

@@ -29,6 +29,7 @@ from convscope.images import (
     find_images,
     fit,
     read_image,
+    read_recipe,
     resize,
     to_pil,
     to_uint8,
@@ -1092,3 +1093,22 @@ def test_every_format_named_is_read(tmp_path: Path) -> None:
     for path in find_images(tmp_path):
         assert_close(read_image(path), torch.ones(3, 8, 8), rtol=0, atol=LEVEL)
     assert len(find_images(tmp_path)) == len(FORMATS)
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", ["{}", "ü → 日本 \n" * 3, "a" * 100_000])
+def test_a_png_carries_a_recipe(tmp_path: Path, recipe: str) -> None:
+    image = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    write_image(image, tmp_path / "x.png", recipe=recipe)
+    assert read_recipe(tmp_path / "x.png") == recipe
+    torch.testing.assert_close(read_image(tmp_path / "x.png"), image, rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+def test_pictures_without_a_recipe_say_so(tmp_path: Path) -> None:
+    for name in ("x.png", "x.jpg"):
+        write_image(torch.zeros(3, 4, 5), tmp_path / name, recipe=None if name == "x.png" else "{}")
+        assert read_recipe(tmp_path / name) is None
+    with pytest.raises(ImageError, match="no such file"):
+        read_recipe(tmp_path / "y.png")

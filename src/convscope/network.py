@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from convscope.receptive_field import ReceptiveField, Tracer
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Layout = Literal["NCHW", "NHWC", "tokens", "none"]
+_CACHED = 4 * 224 * 224  # pixels a pass that a CPU's caches like; eight times as many take up to 1.9 times as long each
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow's "L" uses
 
 
@@ -100,7 +101,7 @@ class Network:
         name: how messages and provenance call it.
         input_size: (height, width) that :meth:`prepare` makes.
         crop: share of the resized picture's side that :meth:`prepare` keeps, as in ``crop_pct``.
-        precision: ``float32``, or ``bfloat16`` for autocast.
+        precision: ``float32``, or ``bfloat16`` for autocast; ``auto`` is float32, but see :attr:`drawing`.
         output: key, attribute or place to pick where the module returns a dict, an object or a tuple.
         weights: where the weights came from, for provenance.
         max_batch: most pictures in one pass; halves itself when memory runs out.
@@ -122,6 +123,28 @@ class Network:
     def device(self) -> torch.device:
         """Where the module is."""
         return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def at_once(self, images: Tensor) -> int:
+        """Most pictures of this size (..., H, W) in one pass: ``max_batch``, on a CPU as many as its caches like."""
+        most = _CACHED // math.prod(images.shape[-2:]) if self.device.type == "cpu" else self.max_batch
+        return max(1, min(self.max_batch, most))
+
+    @property
+    def arithmetic(self) -> Precision:
+        """The precision in which it computes: ``float32`` or ``bfloat16``."""
+        return "float32" if self.precision == "auto" else self.precision
+
+    @cached_property
+    def drawing(self) -> Network:
+        """The network for making pictures: with ``auto``, in bfloat16 where the device is fast at it.
+
+        An ascent over hundreds of steps forgives their rounding; a map, which is a difference, does not.
+        """
+        if self.precision != "auto" or not fast_in_bfloat16(self.device):
+            return self
+        made = replace(self, precision="bfloat16")
+        made.__dict__.update({n: self.__dict__[n] for n in ("_outline", "_layers") if n in self.__dict__})
+        return made
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, classes) logits of (N, 3, H, W) pictures in [0, 1]; never in training mode."""
@@ -324,6 +347,24 @@ class Network:
         return found.name
 
     @cached_property
+    def code_layer(self) -> str:
+        """The layer just before the classifier, behind its rectifier: what it puts out is a picture's code.
+
+        That is the last layer without parts that finishes before the last one with weights: ``avgpool`` of a ResNet,
+        the dropout or rectifier before a VGG's last linear layer.
+        """
+        modules = dict(self.module.named_modules())
+        leaves = [info for info in self._layers if not any(True for _ in modules[info.name].children())]
+        weighty = [i for i, info in enumerate(leaves) if any(p.ndim > 1 for p in modules[info.name].parameters())]
+        if not weighty or not weighty[-1]:
+            raise NetworkError(f"{self.name} has no layer before a classifier; name the layer whose codes are wanted")
+        return leaves[weighty[-1] - 1].name
+
+    def codes(self, name: str, activation: Tensor) -> Tensor:
+        """(N, C): what layer ``name`` put out, averaged over positions where it has any."""
+        return self.maps(name, activation).flatten(2).mean(2)
+
+    @cached_property
     def receptive_fields(self) -> Mapping[str, ReceptiveField]:
         """Layer name to its receptive field, for pictures of ``input_size``; exact, by one traced pass."""
         blank = self.normalise(torch.full((1, 3, *self.input_size), 0.5))
@@ -386,6 +427,14 @@ class Network:
         if len(found) not in (1, len(logits)):
             raise UnknownTarget(f"{len(found)} targets for {len(logits)} pictures; give one, or one a picture")
         return torch.tensor(found, device=logits.device).expand(len(logits))
+
+
+def fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    return device.type == "cpu" and any(check() for check in checks if check is not None)
 
 
 def _traced(network: Network, blank: Tensor, names: Sequence[str]) -> list[tuple[LayerInfo, Tensor, Tracer]]:

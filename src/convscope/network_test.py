@@ -458,6 +458,36 @@ def test_a_layer_that_cuts_pictures_into_windows_has_no_maps() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "layer", "channels"),
+    [
+        ("resnet18", "avgpool", 512),
+        ("vgg11", "classifier.5", 4096),  # the dropout behind the last ReLU, which does nothing here
+        ("squeezenet1_0", "classifier.0", 512),
+        ("mobilenet_v2", "classifier.0", 1280),
+        ("swin_t", "flatten", 768),
+    ],
+)
+def test_a_code_is_what_the_classifier_gets(
+    name: str, layer: str, channels: int, random_network: Callable[..., Network]
+) -> None:
+    net = random_network(name)
+    assert net.code_layer == layer
+    images = torch.rand(2, 3, *net.input_size)
+    with torch.no_grad():
+        found = net.codes(layer, observe(net, images, [layer])[layer])
+    assert found.shape == (2, channels)
+
+
+def test_codes_are_means_over_positions() -> None:
+    net = labelled()
+    maps = torch.arange(2 * 4 * 8 * 8.0).view(2, 4, 8, 8)
+    torch.testing.assert_close(net.codes("relu", maps), maps.flatten(2).mean(2))
+    assert net.code_layer == "flat"
+    with pytest.raises(NetworkError, match="no layer before a classifier"):
+        _ = Network(nn.Sequential(nn.Conv2d(3, 5, 1)), input_size=(8, 8)).code_layer
+
+
+@pytest.mark.parametrize(
     ("name", "layer", "layout"),
     [
         ("resnet18", "layer4", "NCHW"),
@@ -511,3 +541,10 @@ def test_looking_at_layers_changes_nothing() -> None:
     assert module.training
     assert not any(part._forward_hooks for part in module.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_pass_on_a_cpu_holds_no_more_than_its_caches_like() -> None:
+    net = Network(nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), max_batch=20)
+    sizes = [(64, 64), (112, 112), (224, 224), (224, 448), (800, 600)]
+    assert [net.at_once(torch.empty(3, *size)) for size in sizes] == [20, 16, 4, 2, 1]
+    assert [replace(net, max_batch=3).at_once(torch.empty(1, 3, *size)) for size in sizes] == [3, 3, 3, 2, 1]

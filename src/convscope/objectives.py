@@ -6,6 +6,8 @@ An objective is always something to maximise. It names the layers that it reads,
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -55,14 +57,17 @@ def class_score(network: Network, targets: Tensor | int, of: Of = "score") -> Ob
 
     Args:
         network: whose logits.
-        targets: (N,) class indices, or one for all.
+        targets: (N,) class indices, or one for all. Of K N views of N pictures each picture's own is taken.
         of: ``score``, the logit before the softmax; ``probability``, behind it, in which pushing the other classes
             down counts as much as pushing this one up (Simonyan 2013, section 3); ``loss``, the cross-entropy.
     """
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
         logits = network.check_logits(activations[OUTPUT])
-        index = torch.as_tensor(targets, device=logits.device).expand(len(logits))
+        index = torch.as_tensor(targets, device=logits.device).reshape(-1)
+        if len(logits) % len(index):
+            raise UnknownTarget(f"{len(index)} targets for {len(logits)} pictures; give one, or one a picture")
+        index = index.repeat(len(logits) // len(index))
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a softmax is too fine for half precision
         if of == "loss":
             return F.cross_entropy(wide, index, reduction="none")
@@ -70,6 +75,18 @@ def class_score(network: Network, targets: Tensor | int, of: Of = "score") -> Ob
         return chosen.gather(1, index[:, None])[:, 0]
 
     return Objective(frozenset({OUTPUT}), score, of)
+
+
+def each_its_own(objectives: Sequence[Objective]) -> Objective:
+    """The i-th objective for the i-th picture; of K N views of N pictures, for each view of it."""
+    layers = frozenset().union(*(o.layers for o in objectives))
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        found = torch.stack([objective(activations).float() for objective in objectives], 1)
+        mine = torch.arange(len(objectives), device=found.device).repeat(len(found) // len(objectives))
+        return found.gather(1, mine[:, None])[:, 0]
+
+    return Objective(layers, score, "; ".join(o.description for o in objectives))
 
 
 @dataclass(frozen=True)
@@ -121,9 +138,152 @@ def direction(network: Network, layer: str, vector: Tensor) -> Objective:
     return Objective(frozenset({layer}), score, f"direction in {layer}")
 
 
+def channel(network: Network, layer: str, index: int) -> Objective:
+    """The mean of one channel over its positions: what texture, anywhere, excites it (Olah et al. 2017)."""
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        maps = network.maps(layer, activations[layer])
+        if not 0 <= index < maps.shape[1]:
+            raise OptionError(f"layer {layer!r} has channels 0 to {maps.shape[1] - 1}, not {index}")
+        return maps[:, index].flatten(1).mean(1)
+
+    return Objective(frozenset({layer}), score, f"{layer} channel {index}")
+
+
+_TERM = re.compile(r"(?:(?P<weight>[0-9]*\.?[0-9]+)\s*\*\s*)?(?P<what>.+)")
+
+
+def parse_objective(network: Network, text: str) -> Objective:
+    """``"sunflower - 0.5*conv4_3:12 + relu5:3"``: a weighted sum of classes and units.
+
+    Terms stand between spaced plus and minus signs, each with a weight and a star in front if it has one. A term is a
+    class, by index or label, or LAYER:CHANNEL, LAYER:CHANNEL,ROW,COLUMN or LAYER:all.
+
+    Raises UnknownTarget, UnknownLayer, OptionError.
+    """
+    words = re.split(
+        r"(?:^|\s)([+-])\s+", f"+ {text.strip()}" if text.strip()[:2] not in ("+ ", "- ") else text.strip()
+    )
+    pairs = list(zip(words[1::2], words[2::2], strict=True))
+    terms = [_term(network, part.strip()) * (1.0 if sign == "+" else -1.0) for sign, part in pairs if part.strip()]
+    if not terms:
+        raise OptionError("the objective is empty; give classes and units, as in 'cat - 0.5*layer3:12'")
+    return replace(functools.reduce(lambda a, b: a + b, terms), description=text.strip())
+
+
+def _term(network: Network, text: str) -> Objective:
+    found = _TERM.fullmatch(text)
+    assert found is not None  # anything fits the last group
+    weight, what = float(found["weight"] or 1), found["what"].strip()
+    layer, colon, which = what.rpartition(":")
+    if (colon and layer and which.replace(",", "").strip().isdecimal()) or which.strip() == "all":
+        return within(network, layer, which.strip()) * weight
+    return class_score(network, network.target(what)) * weight
+
+
+def within(network: Network, layer: str, which: str | int) -> Objective:
+    """A channel's mean, one of its units, or the energy of the layer: ``12``, ``12,3,4`` or ``all``."""
+    network.layer(layer)
+    if str(which) == "all":
+        return energy(layer)
+    chosen = Unit.parse(which)
+    return channel(network, layer, chosen.channel) if chosen.position is None else unit(network, layer, chosen)
+
+
+def diversity(network: Network, layer: str, starts: int) -> Objective:
+    """Minus how alike the pictures of a group are: the mean cosine between their Gram matrices (Olah et al. 2017).
+
+    The one objective in which pictures meet: those that stand next to each other, ``starts`` at a time.
+    """
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        rows = F.normalize(gram(_wide(network.maps(layer, activations[layer]))).flatten(1), dim=1)
+        groups = rows.view(-1, starts, rows.shape[1])
+        alike = groups @ groups.transpose(1, 2)
+        return -((alike.sum(2) - 1) / max(1, starts - 1)).flatten()
+
+    return Objective(frozenset({layer}), score, f"diversity in {layer}")
+
+
+def features(targets: Mapping[str, Tensor], weights: Mapping[str, float] | None = None) -> Objective:
+    """Minus the squared distance of layers from given outputs, of each layer in shares of the target's own size.
+
+        - sum over layers of weight * sum((activation - target)^2) / sum(target^2)
+
+    That is the loss of Mahendran & Vedaldi 2015, section 2, and of Gatys et al. 2016, equation 1, but for scale.
+
+    Args:
+        targets: layer name to (N, ...) or (1, ...), as :func:`convscope.hooks.observe` gives them.
+        weights: of layers; 1 each if left out.
+    """
+    targets = {name: _wide(target) for name, target in targets.items()}
+    sizes = {name: t.flatten(1).square().sum(1).clamp(min=1e-12) for name, t in targets.items()}
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        parts = [
+            -(weights or {}).get(name, 1.0)
+            * (_wide(activations[name]) - target).flatten(1).square().sum(1)
+            / sizes[name]
+            for name, target in targets.items()
+        ]
+        return torch.stack(parts).sum(0)
+
+    return Objective(frozenset(targets), score, f"features of {', '.join(targets)}")
+
+
+def gram(maps: Tensor, *, centred: bool = False) -> Tensor:
+    """(N, C, C) products of channels, averaged over positions: G = F F' / (h w) (Gatys et al. 2015, equation 1).
+
+    Args:
+        maps: (N, C, h, w).
+        centred: take each channel's mean out first, which makes it a covariance.
+    """
+    rows = maps.flatten(2)
+    rows = rows - rows.mean(2, keepdim=True) if centred else rows
+    return rows @ rows.transpose(1, 2) / rows.shape[2]
+
+
+def grams(
+    network: Network,
+    targets: Mapping[str, Tensor],
+    weights: Mapping[str, float] | None = None,
+    *,
+    centred: bool = False,
+) -> Objective:
+    """Minus the squared distance of layers' Gram matrices from given ones, in shares of the target's own size.
+
+        - sum over layers of weight * sum((G - target)^2) / sum(target^2)
+
+    Gatys et al. (2015, equation 4) divide by 4 C^2 instead and leave the layers at scales that differ by orders of
+    magnitude; here a weight of 1 means the same to every layer.
+
+    Args:
+        targets: layer name to (N, C, C) or (1, C, C), from :func:`gram`.
+        weights: of layers; 1 each if left out.
+        centred: as the targets were made.
+    """
+    targets = {name: _wide(target) for name, target in targets.items()}
+    sizes = {name: t.flatten(1).square().sum(1).clamp(min=1e-12) for name, t in targets.items()}
+
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        parts = []
+        for name, target in targets.items():
+            found = gram(_wide(network.maps(name, activations[name])), centred=centred)
+            weight = (weights or {}).get(name, 1.0)
+            parts.append(-weight * (found - target).flatten(1).square().sum(1) / sizes[name])
+        return torch.stack(parts).sum(0)
+
+    return Objective(frozenset(targets), score, f"Gram matrices of {', '.join(targets)}")
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In at least float32: sums of squares are too fine for half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def energy(layer: str) -> Objective:
     """Half the sum of squares of a layer: its gradient is the activation itself (Mordvintsev 2015)."""
-    return Objective(frozenset({layer}), lambda a: a[layer].flatten(1).square().sum(1) / 2, f"energy of {layer}")
+    return Objective(frozenset({layer}), lambda a: _wide(a[layer]).flatten(1).square().sum(1) / 2, f"energy of {layer}")
 
 
 @dataclass(frozen=True)

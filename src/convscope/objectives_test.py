@@ -11,7 +11,24 @@ from convscope.backward import gradient
 from convscope.errors import NetworkError, OptionError, UnknownLayer, UnknownTarget
 from convscope.hooks import OUTPUT, observe
 from convscope.network import Network
-from convscope.objectives import Objective, Question, Unit, ask, class_score, direction, energy, unit
+from convscope.objectives import (
+    Objective,
+    Question,
+    Unit,
+    ask,
+    channel,
+    class_score,
+    direction,
+    diversity,
+    each_its_own,
+    energy,
+    features,
+    gram,
+    grams,
+    parse_objective,
+    unit,
+    within,
+)
 
 LOGITS = torch.tensor([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])
 MAPS = torch.arange(2 * 3 * 2 * 2.0).reshape(2, 3, 2, 2)  # 0..11 and 12..23
@@ -57,7 +74,7 @@ def test_one_class_for_all_pictures(network: Network) -> None:
         torch.testing.assert_close(
             class_score(network, one, "loss")(seen), F.cross_entropy(LOGITS, torch.tensor([2, 2]), reduction="none")
         )
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UnknownTarget, match="3 targets for 2 pictures"):
         class_score(network, torch.tensor([0, 1, 2]))(seen)
 
 
@@ -226,3 +243,108 @@ def test_the_class_is_checked(network: Network) -> None:
     seen: dict[str, Tensor] = {OUTPUT: LOGITS}
     with pytest.raises(UnknownTarget, match="net knows no 'doge'; did you mean 'dog'"):
         ask(network, "doge").scores(seen)
+
+
+def test_a_channel_counts_by_its_mean(network: Network) -> None:
+    assert channel(network, "0", 1)({"0": MAPS}).tolist() == [5.5, 17.5]
+    with pytest.raises(OptionError, match="channels 0 to 2, not 3"):
+        channel(network, "0", 3)({"0": MAPS})
+
+
+def gram_by_loops(maps: Tensor, centred: bool = False) -> Tensor:
+    found = torch.zeros(len(maps), maps.shape[1], maps.shape[1], dtype=maps.dtype)
+    for n in range(len(maps)):
+        for i in range(maps.shape[1]):
+            for j in range(maps.shape[1]):
+                a, b = maps[n, i].flatten().tolist(), maps[n, j].flatten().tolist()
+                a = [v - sum(a) / len(a) for v in a] if centred else a
+                b = [v - sum(b) / len(b) for v in b] if centred else b
+                found[n, i, j] = sum(x * y for x, y in zip(a, b, strict=True)) / len(a)
+    return found
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_gram_matrices_equal_three_loops(centred: bool) -> None:
+    maps = torch.randn(2, 3, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(gram(maps, centred=centred), gram_by_loops(maps, centred))
+
+
+def test_the_gram_matrix_of_three_by_three_in_closed_form() -> None:
+    ramp = torch.arange(9.0).reshape(1, 1, 3, 3)
+    maps = torch.cat([ramp, torch.ones_like(ramp)], 1)
+    torch.testing.assert_close(gram(maps)[0], torch.tensor([[204 / 9, 4.0], [4.0, 1.0]]))
+    torch.testing.assert_close(gram(maps, centred=True)[0], torch.tensor([[60 / 9, 0.0], [0.0, 0.0]]))
+
+
+def test_grams_summed_over_tiles_are_those_of_the_whole() -> None:
+    maps = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+    parts = [gram(part) * part[0, 0].numel() for part in (maps[..., :2], maps[..., 2:])]
+    torch.testing.assert_close(sum(parts) / 36, gram(maps))
+
+
+def test_features_and_grams_lose_shares_of_the_targets_size(network: Network) -> None:
+    wanted, seen = MAPS.double() + 1, MAPS.double() * 2
+    by_hand = [-((s - w) ** 2).sum() / (w**2).sum() for s, w in zip(seen, wanted, strict=True)]
+    torch.testing.assert_close(features({"0": wanted})({"0": seen}), torch.stack(by_hand))
+    assert features({"0": wanted})({"0": wanted}).tolist() == [0, 0]
+    target = gram_by_loops(wanted)
+    found = gram_by_loops(seen)
+    by_hand = [-0.5 * ((f - t) ** 2).sum() / (t**2).sum() for f, t in zip(found, target, strict=True)]
+    torch.testing.assert_close(grams(network, {"0": target}, {"0": 0.5})({"0": seen}), torch.stack(by_hand))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_gradients_of_matching_objectives_equal_finite_differences(network: Network, centred: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    maps = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64)
+    style = grams(network, {"0": gram(target, centred=centred)}, centred=centred)
+    for objective in (features({"0": target}), style, channel(network, "0", 1), diversity(network, "0", 2)):
+        assert torch.autograd.gradcheck(lambda x, o=objective: o({"0": x}), maps)
+
+
+def test_each_picture_has_its_own_objective_in_every_view(network: Network) -> None:
+    mine = each_its_own([unit(network, "0", Unit(0, (0, 0))), channel(network, "0", 2)])
+    assert mine({"0": MAPS}).tolist() == [0.0, 21.5]
+    assert mine({"0": torch.cat([MAPS, MAPS * 2])}).tolist() == [0.0, 21.5, 0.0, 43.0]
+
+
+def test_pictures_of_a_group_are_pushed_apart_by_their_cosines(network: Network) -> None:
+    maps = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(3))
+    found = diversity(network, "0", 2)({"0": maps})
+    flat = gram(maps).flatten(1)
+    pair = lambda i, j: float(flat[i] @ flat[j] / flat[i].norm() / flat[j].norm())  # noqa: E731
+    torch.testing.assert_close(found, -torch.tensor([pair(0, 1)] * 2 + [pair(2, 3)] * 2))
+    assert diversity(network, "0", 2)({"0": MAPS[[0, 0]]}).tolist() == pytest.approx([-1, -1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat", LOGITS[:, 0]),
+        ("cat - 0.5*dog", LOGITS[:, 0] - 0.5 * LOGITS[:, 1]),
+        ("- 2 * 2 + fox", -LOGITS[:, 2]),
+        ("0:1", MAPS[:, 1].mean((1, 2))),
+        ("fox + 3*0:2,1,0", LOGITS[:, 2] + 3 * MAPS[:, 2, 1, 0]),
+        ("0.1*0:all", MAPS.square().sum((1, 2, 3)) / 20),
+    ],
+)
+def test_sums_of_classes_and_units_are_read(network: Network, text: str, expected: Tensor) -> None:
+    found = parse_objective(network, text)
+    torch.testing.assert_close(found({OUTPUT: LOGITS, "0": MAPS}), expected)
+    assert found.description == text
+
+
+def test_sums_that_cannot_be_read_are_said(network: Network) -> None:
+    with pytest.raises(OptionError, match="empty"):
+        parse_objective(network, "  ")
+    with pytest.raises(UnknownTarget):
+        parse_objective(network, "cat + wolf")
+    with pytest.raises(UnknownLayer):
+        parse_objective(network, "layer9:3")
+
+
+def test_within_a_layer(network: Network) -> None:
+    assert within(network, "0", "all")({"0": MAPS}).tolist() == energy("0")({"0": MAPS}).tolist()
+    assert within(network, "0", 2)({"0": MAPS}).tolist() == [9.5, 21.5]
+    assert within(network, "0", "2,1,1")({"0": MAPS}).tolist() == [11.0, 23.0]

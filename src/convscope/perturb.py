@@ -5,7 +5,7 @@ further, so its output is that of the clean picture except inside a box that gro
 that box is computed, for many copies at once, out of the clean activations around it, until it covers the map or
 something global (pooling over the whole map, flattening, attention) needs whole maps: there the box is pasted into
 the clean map, and the rest runs as usual. Nothing is approximated: the scores are those of full passes but for
-rounding, and the first batch is checked against full passes every time::
+rounding, and two of them are checked against full passes when a network first meets pictures of a size::
 
     variations = Variations(network)
     outcome = variations.of(image, boxes=[(0, 0, 16, 16), (8, 8, 16, 16)], content=torch.zeros(3, 1, 1))
@@ -23,8 +23,8 @@ outside torch; both get full passes. The idea is Krypton's (Nakandala, Kumar and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -37,6 +37,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from convscope import winograd
 from convscope.batching import batched, is_out_of_memory
 from convscope.errors import OptionError
 from convscope.hooks import evaluation_mode
@@ -51,8 +52,8 @@ Places: TypeAlias = NDArray[np.int64]
 
 aten = torch.ops.aten
 MOST_AT_ONCE = 80  # windows a batch: more gains nothing on a CPU, and the memory is better spent on caches
-FEWEST_PLANNED = 25  # windows that are worth a plan of their own
-MOST_BANDS = 5  # at unlike distances from the border; each pair of bands is planned by itself
+FEWEST_PLANNED = 20  # windows that are worth a plan of their own
+MOST_BANDS = 6  # at unlike distances from the border; each pair of bands is planned by itself
 BUDGET = 512 * 2**20  # bytes that a batch may take, weights and clean activations not counted
 WHOLE = 0.9  # a box over this share of a map costs as much as the map
 FULL_PICTURE = 768  # bytes a pixel of an unknown network takes in a full pass: three maps of 64 channels in float32
@@ -247,6 +248,7 @@ class _Graph:
         if len(two) != len(three) or self.output != other:
             raise _Unfollowed("its course depends on the number of pictures")
         self.nodes = [_agreed(a, b) for a, b in zip(two, three, strict=True)]
+        self.proven = False  # whether the boxes of a call were found to give the scores of full passes
         self._refs: dict[int, list[_Ref]] = {}
         self.last: dict[_Ref, int] = {self.output: len(self.nodes)}  # who uses an output last; absent: nobody
         for number in reversed(range(len(self.nodes))):
@@ -496,7 +498,7 @@ class _Local:
     """A node computed inside a box: where, how, and how many elements a variation it takes in between."""
 
     place: _Place
-    run: Callable[[_Batch], Any]
+    run: Callable[[_Piece], Any]
     scratch: int = 0
 
 
@@ -633,7 +635,7 @@ class _Slide:
 
 
 def _sliding(
-    plan: _Plan, number: int, node: _Node, slide: _Slide, fill: float, run: Callable[[_Batch, Tensor], Any]
+    plan: _Plan, number: int, node: _Node, slide: _Slide, fill: float, run: Callable[[_Piece, Tensor], Any]
 ) -> _Local:
     """Cut what the box of the output sees out of the padded clean input, paste the change, run without padding."""
     ref = node.args[0]
@@ -652,7 +654,7 @@ def _sliding(
     need = plan.need(ref, (*pads[1], *pads[0]), fill)
     scratch = seen[0].size * seen[1].size * clean[1]
     found = _Place(spans[0], spans[1])
-    return _Local(found, lambda batch: run(batch, batch.patch(need, seen[0], seen[1])), scratch)
+    return _Local(found, lambda piece: run(piece, piece.patch(need, seen[0], seen[1])), scratch)
 
 
 @_rule("convolution")
@@ -663,11 +665,24 @@ def _convolution(plan: _Plan, number: int, node: _Node) -> _Local:
     size = plan.graph.shape(weight)
     slide = _Slide((size[2], size[3]), _two(stride), _two(padding), _two(dilation))
 
-    def run(batch: _Batch, patch: Tensor) -> Tensor:
-        w, b = (batch.constant(v) for v in (weight, bias))
+    plain = slide == _Slide((3, 3), (1, 1), slide.padding) and groups == 1
+
+    def run(piece: _Piece, patch: Tensor) -> Tensor:
+        w, b = (piece.constant(v) for v in (weight, bias))
+        if plain and _fewer_products(patch, size[0]):
+            return winograd.convolved(patch, piece.shared.turned(number, w), b)
         return torch.convolution(patch, w, b, slide.stride, (0, 0), slide.dilation, False, (0, 0), groups)
 
-    return _sliding(plan, number, node, slide, 0.0, run)
+    step = _sliding(plan, number, node, slide, 0.0, run)
+    if plain and winograd.suits(size[0], size[1], step.place.rows.size, step.place.columns.size):
+        return replace(step, scratch=6 * (step.scratch + math.prod(step.place.shape(node.shape(), 1))))
+    return step
+
+
+def _fewer_products(patch: Tensor, filters: int) -> bool:
+    """Whether to convolve by ``winograd``: not on a GPU, whose library does so itself, nor in half precision."""
+    wide = patch.device.type == "cpu" and patch.dtype in (torch.float32, torch.float64)
+    return wide and winograd.suits(filters, patch.shape[1], patch.shape[2] - 2, patch.shape[3] - 2)
 
 
 @_rule("max_pool2d_with_indices", "max_pool2d")
@@ -676,7 +691,7 @@ def _max_pool(plan: _Plan, number: int, node: _Node) -> _Local:
     kernel, stride, padding, dilation = _pool_options(node, ((), (0,), (1,)))
     slide = _Slide(kernel, stride, padding, dilation)
 
-    def run(_batch: _Batch, patch: Tensor) -> Tensor:
+    def run(_piece: _Piece, patch: Tensor) -> Tensor:
         return F.max_pool2d(patch, slide.kernel, slide.stride, 0, slide.dilation)
 
     return _sliding(plan, number, node, slide, -math.inf, run)
@@ -697,9 +712,9 @@ def _avg_pool(plan: _Plan, number: int, node: _Node) -> _Local:
     dims = plan.maps(node.args[0]).dims
     slide = _Slide(kernel, stride, padding)
 
-    def run(batch: _Batch, patch: Tensor) -> Tensor:
+    def run(piece: _Piece, patch: Tensor) -> Tensor:
         sums = F.avg_pool2d(patch, kernel, stride, divisor_override=1)
-        place = step.place.part(batch.part)
+        place = step.place.part(piece.part)
         factor = _cut(shares.to(sums), place.rows, place.columns)
         return sums * _back(factor, dims)
 
@@ -729,7 +744,7 @@ def _adaptive(plan: _Plan, number: int, node: _Node) -> _Local:
         raise _NotLocal
     kernel = (steps[0][0], steps[1][0])
     slide = _Slide(kernel, kernel, (0, 0))
-    return _sliding(plan, number, node, slide, 0.0, lambda _batch, patch: F.avg_pool2d(patch, kernel))
+    return _sliding(plan, number, node, slide, 0.0, lambda _piece, patch: F.avg_pool2d(patch, kernel))
 
 
 @_rule("hardswish", "_to_copy", "detach", "alias", "_prelu_kernel", "clone")
@@ -738,8 +753,8 @@ def _pointwise(plan: _Plan, number: int, node: _Node) -> _Local:
     _constants_without_extent(plan, node)
     place = _united(plan, number, node)
 
-    def run(batch: _Batch) -> Any:
-        return _called(node, lambda ref: batch.grown(ref, place), batch.count)
+    def run(piece: _Piece) -> Any:
+        return _called(node, lambda ref: piece.grown(ref, place), piece.count)
 
     scratch = math.prod(place.shape(node.shape(), 1)) * len(plan.graph.refs(number))
     return _Local(place, run, scratch)
@@ -792,8 +807,8 @@ def _cat(plan: _Plan, number: int, node: _Node) -> _Local:
         raise _NotLocal
     place = _united(plan, number, node)
 
-    def run(batch: _Batch) -> Tensor:
-        return torch.cat([batch.grown(ref, place) for ref in pieces], dim)
+    def run(piece: _Piece) -> Tensor:
+        return torch.cat([piece.grown(ref, place) for ref in pieces], dim)
 
     return _Local(place, run, 2 * math.prod(place.shape(node.shape(), 1)))
 
@@ -807,7 +822,7 @@ def _same_place(plan: _Plan, node: _Node, *, but: Sequence[int], dims: tuple[int
     if plan.graph.depends((node.args[1:], node.kwargs)):
         raise _NotLocal
     found = _Place(place.rows, place.columns, dims or place.dims)
-    return _Local(found, lambda batch: _called(node, batch.local_or_constant, batch.count))
+    return _Local(found, lambda piece: _called(node, piece.local_or_constant, piece.count))
 
 
 @_rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
@@ -899,7 +914,7 @@ def _view(plan: _Plan, number: int, node: _Node) -> _Local:
     else:
         dims = _kept(before, place.dims, after)
     found = _Place(place.rows, place.columns, dims)
-    return _Local(found, lambda batch: batch.local[node.args[0]].reshape(found.shape(after, batch.count)))
+    return _Local(found, lambda piece: piece.local[node.args[0]].reshape(found.shape(after, piece.count)))
 
 
 def _nowhere() -> tuple[int, int]:
@@ -931,7 +946,7 @@ def _product(plan: _Plan, number: int, node: _Node) -> _Local:
         raise _NotLocal
     if any(len(plan.graph.shape(b)) != 1 for b in bias):
         raise _NotLocal
-    return _Local(place, lambda batch: _called(node, batch.local_or_constant, batch.count))
+    return _Local(place, lambda piece: _called(node, piece.local_or_constant, piece.count))
 
 
 @_rule("constant_pad_nd")
@@ -947,7 +962,7 @@ def _constant_pad(plan: _Plan, number: int, node: _Node) -> _Local:
         _Span(span.starts + before.get(dim, 0), span.size, shape[dim])
         for span, dim in zip((place.rows, place.columns), place.dims, strict=True)
     )
-    return _Local(_Place(rows, columns, place.dims), lambda batch: batch.local[node.args[0]])
+    return _Local(_Place(rows, columns, place.dims), lambda piece: piece.local[node.args[0]])
 
 
 @_rule("slice")
@@ -955,7 +970,7 @@ def _slice(plan: _Plan, number: int, node: _Node) -> _Local:
     place = plan.place(node.args[0])
     dim = (node.args[1] if len(node.args) > 1 else 0) % len(node.shape())
     if node.shape() == plan.graph.shape(node.args[0]) and not any(isinstance(a, _PerPicture) for a in node.args):
-        return _Local(place, lambda batch: batch.local[node.args[0]])
+        return _Local(place, lambda piece: piece.local[node.args[0]])
     if place.dims is not None and dim in place.dims:
         return _moved(plan, number, node)
     return _same_place(plan, node, but=[dim])
@@ -973,8 +988,8 @@ def _moved(plan: _Plan, number: int, node: _Node) -> _Local:
     need = plan.need(ref)
     found = _Place(spans[0], spans[1])
 
-    def run(batch: _Batch) -> Tensor:
-        return batch.copied(need, place, found, sources)
+    def run(piece: _Piece) -> Tensor:
+        return piece.copied(need, place, found, sources)
 
     return _Local(found, run, 2 * math.prod(found.shape(node.shape(), 1)))
 
@@ -1014,27 +1029,77 @@ def _copies(span: _Span, source: Places) -> _Span:
 # ---------------------------------------------------------------------------------------------------------- one batch
 
 
-class _Batch:
-    """One pass over some of the variations: boxes where the plan says so, whole maps behind."""
+@dataclass(frozen=True)
+class _Shared:
+    """What all batches over one picture read."""
 
-    def __init__(self, plan: _Plan, clean: Mapping[_Need, Tensor], part: slice, boxes: Tensor) -> None:
-        self.plan, self.clean, self.part, self.count = plan, clean, part, len(boxes)
+    clean: Mapping[_Need, Tensor]
+    filters: dict[int, Tensor] = field(default_factory=dict)  # by node, turned for ``winograd``
+
+    def turned(self, number: int, weight: Tensor) -> Tensor:
+        if number not in self.filters:
+            self.filters[number] = winograd.turned(weight)
+        return self.filters[number]
+
+
+class _Batch:
+    """One pass over variations of one or several plans: piece by piece as long as any is local, then all in one."""
+
+    def __init__(self, graph: _Graph, pieces: Sequence[_Piece]) -> None:
+        self.graph, self.pieces = graph, pieces
+        self.count = sum(piece.count for piece in pieces)
+        self.full: dict[_Ref, Tensor] = {}
+
+    def logits(self) -> Tensor:
+        graph = self.graph
+        apart = [number for number in graph.work if any(number in piece.plan.steps for piece in self.pieces)]
+        together = sorted(set(graph.work).difference(apart))  # nothing in a box comes behind these
+        kept = {ref for number in together for ref in graph.refs(number)} | {graph.output}
+        for piece in self.pieces:
+            piece.run(apart, kept)
+        for number in together:
+            values = _outputs(_called(graph.nodes[number], self.whole, self.count))
+            self.full.update({_Ref(number, output): values[output] for output in graph.used(number)})
+            for ref in graph.dying.get(number, []):
+                self.full.pop(ref, None)
+                for piece in self.pieces:
+                    piece.forget(ref)
+        return self.whole(graph.output)
+
+    def whole(self, ref: _Ref) -> Any:
+        """The whole maps of every variation. What any piece has as boxes has the variations in its first dim."""
+        if not self.graph.pictured(ref):
+            return self.graph.constant(ref, self.count)
+        if ref not in self.full:
+            parts = [piece.whole(ref) for piece in self.pieces]
+            self.full[ref] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return self.full[ref]
+
+
+class _Piece:
+    """The variations of a batch that share a plan: boxes where it says so, whole maps behind."""
+
+    def __init__(self, plan: _Plan, shared: _Shared, part: slice, boxes: Tensor) -> None:
+        self.plan, self.shared, self.part, self.count = plan, shared, part, len(boxes)
         self.local: dict[_Ref, Tensor] = {_Ref(0): boxes}
         self.full: dict[_Ref, Tensor] = {}
         self._parts: dict[int, _Place] = {}
 
-    def logits(self) -> Tensor:
+    def run(self, numbers: Sequence[int], kept: Collection[_Ref]) -> None:
+        """Those nodes; of what nobody needs behind them, ``kept`` stays."""
         graph = self.plan.graph
-        for number in graph.work:
+        for number in numbers:
             step = self.plan.steps.get(number)
-            found = step.run(self) if step else _called(graph.nodes[number], self.whole, self.count)
+            values = _outputs(step.run(self) if step else _called(graph.nodes[number], self.whole, self.count))
             into = self.local if step else self.full
-            values = _outputs(found)
             into.update({_Ref(number, output): values[output] for output in graph.used(number)})
             for ref in graph.dying.get(number, []):
-                self.local.pop(ref, None)
-                self.full.pop(ref, None)
-        return self.whole(graph.output)
+                if ref not in kept:
+                    self.forget(ref)
+
+    def forget(self, ref: _Ref) -> None:
+        self.local.pop(ref, None)
+        self.full.pop(ref, None)
 
     def constant(self, value: Any) -> Any:
         """What does not depend on the picture."""
@@ -1080,14 +1145,14 @@ class _Batch:
         old_rows, old_columns = own.rows.shifted(need.pads[2]), own.columns.shifted(need.pads[0])
         if rows.same(old_rows) and columns.same(old_columns):
             return self.local[need.ref]
-        patch = _cut(self.clean[need], rows, columns)
+        patch = _cut(self.shared.clean[need], rows, columns)
         box = _front(self.local[need.ref], own)
         _paste(patch, box, old_rows.starts - rows.starts, old_columns.starts - columns.starts)
         return _back(patch, own.dims)
 
     def copied(self, need: _Need, own: _Place, place: _Place, sources: Sequence[Places]) -> Tensor:
         """For each place of a box the value of the input that it copies, of the change or of the clean picture."""
-        box, clean = _front(self.local[need.ref], own.part(self.part)), self.clean[need]
+        box, clean = _front(self.local[need.ref], own.part(self.part)), self.shared.clean[need]
         wanted, inside, within = [], [], []
         for old, new, source in zip((own.rows, own.columns), (place.rows, place.columns), sources, strict=True):
             at = source[new.part(self.part).starts[:, None] + np.arange(new.size)]
@@ -1196,35 +1261,46 @@ class Variations:
         kept, again = _clean(graph, picture.image, set().union(*(plan.needs for plan in plans)))
         _check(again[None], clean[None], "it computes something else in another order")
         logits = clean.new_empty(len(picture.boxes), len(clean))
-        for plan, group in zip(plans, groups, strict=True):
-            for part, found in self._batches(plan, kept, picture, group):
-                if part.start == 0:
-                    self._compare(found, picture, group.index[part])
-                logits[torch.from_numpy(group.index[part])] = self.network.check_logits(found)
+        order, several = np.concatenate([group.index for group in groups]), False
+        for part, found in self._batches(plans, groups, _Shared(kept), picture):
+            if not graph.proven and part.start == 0:
+                self._compare(found, 0, picture, order[part])
+            if not graph.proven and part.stop == len(order):
+                self._compare(found, -1, picture, order[part])
+            several = several or part.stop - part.start > 1
+            logits[torch.from_numpy(order[part])] = self.network.check_logits(found)
+        graph.proven = graph.proven or several  # of a batch of one, mixed pictures would not show
         return Outcome(logits, clean, "incremental", "", round(cost), full)
 
     def _batches(
-        self, plan: _Plan, kept: Mapping[_Need, Tensor], picture: _Picture, group: _Wanted
+        self, plans: Sequence[_Plan], groups: Sequence[_Wanted], shared: _Shared, picture: _Picture
     ) -> Iterator[tuple[slice, Tensor]]:
+        """Which variations, counted group by group, and their scores; a batch may hold several groups."""
+        ends = np.cumsum([len(group.index) for group in groups])
+
         def run(part: slice) -> tuple[slice, Tensor]:
-            return part, _Batch(plan, kept, part, picture.patches(group.index[part])).logits()
+            pieces = []
+            for plan, group, end in zip(plans, groups, ends.tolist(), strict=True):
+                first = end - len(group.index)
+                own = slice(max(part.start - first, 0), min(part.stop, end) - first)
+                if own.start < own.stop:
+                    pieces.append(_Piece(plan, shared, own, picture.patches(group.index[own])))
+            return part, _Batch(plans[0].graph, pieces).logits()
 
-        size = max(1, min(MOST_AT_ONCE, self.budget // max(1, plan.bytes)))
-        return batched(run, len(group.index), size)
+        size = max(1, min(MOST_AT_ONCE, self.budget // max(1, *(plan.bytes for plan in plans))))
+        return batched(run, len(picture.boxes), size, "windows")
 
-    def _compare(self, found: Tensor, picture: _Picture, index: NDArray[np.int64]) -> None:
-        """Two variations of the first batch, against full passes."""
-        some = np.unique([0, len(index) // 2])
-        expected = self.network(picture.altered(index[some]))
-        _check(self.network.check_logits(found)[torch.from_numpy(some)], expected, "its boxes do not give its scores")
+    def _compare(self, found: Tensor, which: int, picture: _Picture, index: NDArray[np.int64]) -> None:
+        """One variation of a batch, against a full pass."""
+        expected = self.network(picture.altered(index[[which]]))
+        _check(self.network.check_logits(found)[[which]], expected, "its boxes do not give its scores")
 
     def _full(self, picture: _Picture) -> Tensor:
         def run(part: slice) -> Tensor:
             return self.network(picture.altered(np.arange(part.start, part.stop)))
 
-        height, width = picture.image.shape[-2:]
-        size = max(1, min(self.network.max_batch, self.budget // (height * width * FULL_PICTURE)))
-        return torch.cat(list(batched(run, len(picture.boxes), size)))
+        size = min(self.network.at_once(picture.image), self.budget // (picture.image[0].numel() * FULL_PICTURE))
+        return torch.cat(list(batched(run, len(picture.boxes), max(1, size), "windows")))
 
 
 def perturbed(network: Network, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor]) -> Outcome:

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
-from convscope import perturb
+from convscope import perturb, winograd
 from convscope.errors import OptionError
 from convscope.network import Network
 from convscope.perturb import Box, Outcome, Variations, perturbed
@@ -74,8 +75,9 @@ def head(channels: int) -> list[nn.Module]:
 
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever can be computed in a box is, also where it would not pay."""
+    """Whatever can be computed in a box is, and with fewer products, also where neither would pay."""
     monkeypatch.setattr(perturb, "WHOLE", math.inf)
+    monkeypatch.setattr(winograd, "suits", lambda *sizes: True)
 
 
 # ---- chains
@@ -214,6 +216,33 @@ def test_branches(make: Callable[[], nn.Module]) -> None:
 @pytest.mark.usefixtures("local")
 def test_branches_where_boxes_cover_almost_everything(make: Callable[[], nn.Module]) -> None:
     compare(make(), size=(16, 20))
+
+
+class Late(Branches):
+    """What looks far comes before what looks near, and both read the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        far = F.avg_pool2d(x, 17, 1, 8)
+        near = torch.relu(self.deep(x))
+        return self.fc(torch.cat([far, near, near], 1).mean((2, 3)))
+
+
+def test_what_needs_whole_maps_may_come_before_what_does_not() -> None:
+    assert compare(Late(), size=(40, 40)).saved > 0.3
+
+
+def test_wide_convolutions_take_fewer_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    convolved = winograd.convolved
+    monkeypatch.setattr(winograd, "convolved", lambda *given: taken.append(len(given[0])) or convolved(*given))
+    layers = [nn.Conv2d(3, 128, 3), nn.ReLU(), nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 8, 3)]
+    compare(nn.Sequential(*layers, *head(8)), size=(29, 31))
+    assert sum(taken) > 8
+    seen = len(taken)
+    net = network(nn.Sequential(*layers, *head(8)).bfloat16(), (29, 31))
+    perturbed(net, picture((29, 31)), everywhere((29, 31)), torch.zeros(3, 1, 1))
+    assert len(taken) == seen  # too coarse a precision for sums before products
 
 
 class Tokens(nn.Module):
@@ -400,6 +429,35 @@ def test_a_network_is_followed_once_for_each_size_of_picture(monkeypatch: pytest
     assert followed == [(3, *SIZE), (3, 20, 24)]
 
 
+def test_two_windows_prove_a_network_once_for_each_size_of_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    proofs: list[int] = []
+    compared = Variations._compare
+
+    def counted(self: Variations, found: Tensor, which: int, *more: Any) -> None:
+        proofs.append(which)
+        compared(self, found, which, *more)
+
+    monkeypatch.setattr(Variations, "_compare", counted)
+    variations = Variations(network(Branches()))
+    for window, size in (((7, 5), SIZE), ((4, 4), SIZE), ((7, 5), (24, 28))):
+        variations.of(picture(size), everywhere(size, window, stride=3), torch.zeros(3, 1, 1))
+    assert proofs == [0, -1, 0, -1]
+
+
+def test_one_window_does_not_prove_that_pictures_do_not_mix() -> None:
+    variations = Variations(network(Mixing()))
+    alone = variations.of(picture(), [(5, 5, 4, 4)], torch.zeros(3, 1, 1))
+    assert alone.engine == "incremental"
+    assert variations.of(picture(), everywhere(), torch.zeros(3, 1, 1)).engine == "full"
+
+
+def test_a_wrong_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = perturb._behind
+    monkeypatch.setattr(perturb, "_behind", lambda span, kernel, *more: behind(span, 1, *more))
+    outcome = perturbed(network(Branches()), picture(), everywhere(), torch.zeros(3, 1, 1))
+    assert (outcome.engine, outcome.reason) == ("full", "its boxes do not give its scores")
+
+
 def test_memory_running_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     net, image, boxes = network(Branches()), picture(), everywhere()
     expected = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
@@ -481,29 +539,30 @@ def test_bad_boxes_get_a_remedy(boxes: Any, content: Any, remedy: str) -> None:
 
 # ---- the zoo
 
-#: those of more than 150 million parameters would take minutes and gigabytes each, and are built of the same blocks
+#: those with more parameters would take a minute each to draw weights for in double precision
 LARGEST = 150e6
 SIDES = {"inception_v3": 96, "maxvit_t": 224}
 torchvision = import_torchvision().models
-NAMES = [
-    name
+EVERY = {
+    name: torchvision.get_model_weights(name).DEFAULT.meta["num_params"]
     for name in torchvision.list_models(module=torchvision)
-    if torchvision.get_model_weights(name).DEFAULT.meta["num_params"] <= LARGEST
-]
+}
 
 
 def calibrated(module: nn.Module, size: tuple[int, int]) -> nn.Module:
     """With the batch norms' own statistics: with random weights and none, a window's trace fades to rounding."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.momentum = None  # the plain mean
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    if not norms:
+        return module.eval()
+    for part in norms:
+        part.momentum = None  # the plain mean
     with torch.no_grad():
         module.train()(torch.randn(4, 3, *size, dtype=next(module.parameters()).dtype))
     return module.eval()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in EVERY if EVERY[name] <= LARGEST])
 def test_torchvision_networks_equal_full_passes(name: str) -> None:
     size = (SIDES.get(name, 64),) * 2
     with torch.random.fork_rng():
@@ -513,5 +572,39 @@ def test_torchvision_networks_equal_full_passes(name: str) -> None:
     boxes = [(0, 0, 6, 6), (30, 17, 6, 6), (size[0] - 6, size[1] - 6, 6, 6)]
     outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
     expected = by_hand(net, image, boxes, torch.zeros(3, 1, 1).double())
+    assert outcome.reason in ("", EVERYTHING)
+    assert_close(outcome.logits, expected, rtol=0, atol=1e-4 * float((expected - outcome.clean).abs().max()))
+
+
+class Unfilled(TorchFunctionMode):
+    """Weights are made without values."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*args, **((kwargs or {}) | ({"device": "meta"} if function is torch.empty else {})))
+
+
+def tiled(name: str, size: tuple[int, int]) -> nn.Module:
+    """The network in float32, its weights cut from one short list of random numbers."""
+    with Unfilled():
+        module = blueprint(name, size).build(10)
+    module = module.to_empty(device="cpu").requires_grad_(False)
+    numbers = torch.randn(1_000_003, generator=torch.Generator().manual_seed(0))
+    for key, values in (*module.named_parameters(), *module.named_buffers()):
+        if values.ndim > 1:
+            values.copy_(numbers.repeat(values.numel() // len(numbers) + 1)[: values.numel()].view_as(values))
+            values.div_(math.sqrt(values[0].numel()))
+        else:
+            values.fill_(float("bias" not in key and "mean" not in key and "num" not in key))
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EVERY if EVERY[name] > LARGEST])
+def test_the_largest_torchvision_networks_equal_full_passes(name: str) -> None:
+    size = (70, 70) if name == "vit_h_14" else (64, 64)
+    net, image = Network(calibrated(tiled(name, size), size), input_size=size, name=name), picture(size)
+    boxes = [(0, 0, 6, 6), (30, 17, 6, 6)]
+    outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
+    expected = by_hand(net, image, boxes, torch.zeros(3, 1, 1))
     assert outcome.reason in ("", EVERYTHING)
     assert_close(outcome.logits, expected, rtol=0, atol=1e-4 * float((expected - outcome.clean).abs().max()))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from convscope.errors import ConvscopeError, OptionError
+from convscope.errors import ConvscopeError, ImageError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from convscope.results import Result
 
 GROUP = "convscope.techniques"
+TENSOR = "tensor "  # how provenance begins to describe an option that is a tensor
 LAST = 100  # the place of a technique that claims none
 FAMILIES = {
     "look": "What is inside?",
@@ -61,6 +63,17 @@ UnitOption = Annotated[
     str | int | None, Field(description="CHANNEL or CHANNEL,ROW,COLUMN of the layer, instead of a class")
 ]
 Seed = Annotated[int, Field(ge=0, description="seed of everything random")]
+
+_PICTURE = "a picture"  # marks annotations; torch, of which tensors are, is not imported here
+if TYPE_CHECKING:
+    Picture = str | Path | Tensor | Sequence[str | Path | Tensor] | None
+else:
+    Picture = Annotated[
+        Any,
+        BeforeValidator(lambda given: _checked_picture(given)),
+        _PICTURE,
+        Field(description="a picture file; in Python also a tensor (3, H, W)"),
+    ]
 
 P = ParamSpec("P")
 R = TypeVar("R", bound="Result", covariant=True)
@@ -92,12 +105,17 @@ class Technique(Generic[P, R]):
         caution: str = "",
         order: int = LAST,
         quick: Mapping[str, Any] | None = None,
+        keeps_size: bool = False,
+        films: bool = False,
+        example: Mapping[str, Any] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = function.__name__.replace("_", "-")
         self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
         self.quick: Mapping[str, Any] = quick or {}
+        self.example: Mapping[str, Any] = example or {}
+        self.keeps_size, self.films = keeps_size, films
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -106,6 +124,10 @@ class Technique(Generic[P, R]):
     @cached_property
     def takes_images(self) -> bool:
         return "images" in self._parameters
+
+    @cached_property
+    def takes_network(self) -> bool:
+        return "network" in self._parameters
 
     @cached_property
     def summary(self) -> str:
@@ -139,33 +161,66 @@ class Technique(Generic[P, R]):
             raise OptionError(_sentence(self.name, error)) from None
         return {o.name: getattr(model, o.name) for o in self.options}
 
-    def _pictures(self, images: Tensor | None) -> Tensor | None:
+    def _arguments(self, network: Any, images: Tensor | None) -> list[Any]:
+        """What the function takes before its options, checked: a network, pictures, or both."""
         from convscope.images import check_images
 
         if self.takes_images and images is None:
-            raise OptionError(f"{self.name} needs pictures: {self.name}(network, images)")
+            raise OptionError(f"{self.name} needs pictures: {self._call}")
         if not self.takes_images and images is not None:
-            raise OptionError(f"{self.name} looks at the network alone and takes no pictures")
-        return None if images is None else check_images(images)
+            raise OptionError(f"{self.name} takes no pictures: {self._call}")
+        pictures = None if images is None else check_images(images)
+        loaded = [_loaded(network, pictures)] if self.takes_network else []
+        loaded = [each.drawing for each in loaded] if self.family == "synthesize" else loaded
+        return loaded if pictures is None else [*loaded, pictures]
+
+    @cached_property
+    def _call(self) -> str:
+        taken = [name for name in ("network", "images") if name in self._parameters]
+        return f"{self.name}({', '.join(taken)})"
+
+    def _given(self, args: Sequence[Any], options: dict[str, Any]) -> tuple[Any, Any]:
+        """Network and pictures among the arguments, by place or by name."""
+        places = ["network", "images"] if self.takes_network else ["images"]
+        if len(args) > len(places) or any(name in options for name in places[: len(args)]):
+            raise OptionError(f"{self.name} is called as {self._call}; its options have names")
+        found = dict(zip(places, args, strict=False))
+        found |= {name: options.pop(name) for name in places if name in options}
+        if self.takes_network and "network" not in found:
+            raise OptionError(f"{self.name} needs a network: {self._call}")
+        return found.get("network"), found.get("images")
+
+    def _digests(self, given: Mapping[str, Any]) -> dict[str, str]:
+        """Of the files that options name as pictures."""
+        values = [given[o.name] for o in self.options if is_picture(o.annotation)]
+        named = [one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])]
+        return {str(one): digest(one) for one in named if isinstance(one, (str, Path))}
+
+    def on(self, network: Any, images: Any = None, **options: Any) -> R:
+        """Call it with what it takes: a network, pictures, or both."""
+        return self._run(
+            *([network] if self.takes_network else []), *([images] if self.takes_images else []), **options
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         run: Callable[..., R] = self._run
         return run(*args, **kwargs)
 
-    def _run(self, network: Network | nn.Module | str, images: Tensor | None = None, **options: Any) -> Any:
+    def _run(self, *args: Any, **options: Any) -> Any:
         import torch
 
         from convscope.results import Provenance, settle
 
+        network, images = self._given(args, options)
         given = self.check(options)
         # Tensors made under inference mode cannot enter autograd later.
         with torch.inference_mode(False), torch.enable_grad():
-            pictures = self._pictures(images)
-            loaded = _loaded(network, pictures)
-            result = self.function(*([loaded] if pictures is None else [loaded, pictures]), **given)
+            arguments = self._arguments(network, images)
+            result = self.function(*arguments, **given)
             provenance = Provenance(
-                technique=self.name, options=given, network=loaded.name, weights=loaded.weights, layer=result.layer,
-                seed=given.get("seed"), precision=loaded.precision, device=str(loaded.device),
+                technique=self.name, options={name: _noted(value) for name, value in given.items()},
+                layer=result.layer, seed=given.get("seed"), digests=self._digests(given),
+                **_about(arguments[0] if self.takes_network else None),
             )  # fmt: skip
             return _finite(settle(result, provenance))
 
@@ -178,6 +233,9 @@ def technique(
     caution: str = "",
     order: int = LAST,
     quick: Mapping[str, Any] | None = None,
+    keeps_size: bool = False,
+    films: bool = False,
+    example: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], Technique[P, R]]:
     """Register the function below as a technique.
 
@@ -188,10 +246,16 @@ def technique(
         caution: what the picture does not prove.
         order: its place in lists within the family, the smallest first; by name where equal.
         quick: options with which it runs in a moment on a small network: what the tests of the promises give it.
+        keeps_size: on the command line photographs keep their size and proportions, each is worked on by itself, and
+            the longer side is at most the option ``size`` where there is one. Otherwise the network's own preparation
+            crops them.
+        example: options of its picture on the demo page and in the gallery, where the defaults take too long or lack
+            something that the technique needs.
+        films: whether the command takes films as well, whose frames go through it one by one.
     """
     if family not in FAMILIES:
         raise OptionError(f"{family!r} is no family of techniques; those are {', '.join(FAMILIES)}")
-    return lambda function: Technique(function, family, paper, see, caution, order, quick)
+    return lambda function: Technique(function, family, paper, see, caution, order, quick, keeps_size, films, example)
 
 
 def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Network:
@@ -205,16 +269,76 @@ def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Netw
     return load_network(network)
 
 
+def _about(network: Network | None) -> dict[str, Any]:
+    """What provenance says of the network."""
+    if network is None:
+        return {"network": "", "weights": "", "precision": "float32", "device": "cpu"}
+    return {
+        "network": network.name, "weights": network.weights, "precision": network.arithmetic,
+        "device": str(network.device),
+    }  # fmt: skip
+
+
+def _noted(value: Any) -> Any:
+    """An option as provenance keeps it: a tensor by its shape and digest, and a path as text."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_noted(each) for each in value)
+    if not hasattr(value, "detach"):
+        return value
+    numbers = value.detach().cpu().double().numpy()
+    return f"{TENSOR}{tuple(value.shape)} sha256:{hashlib.sha256(numbers.tobytes()).hexdigest()[:16]}"
+
+
+def digest(path: str | Path) -> str:
+    """``sha256:`` and the digest of a file; :class:`ImageError` when there is none."""
+    try:
+        return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _checked_picture(given: Any) -> Any:
+    each = given if isinstance(given, (list, tuple)) else [given]
+    if given is not None and not all(isinstance(one, (str, Path)) or hasattr(one, "detach") for one in each):
+        raise ValueError("should be a picture file or a tensor (3, H, W), or several of them")
+    return given
+
+
+def pictures_of(option: Any) -> list[Tensor]:
+    """The pictures that an option of type :data:`Picture` names, each (3, H, W) in [0, 1] at its own size.
+
+    Raises :class:`ImageError` for what cannot be read.
+    """
+    import torch
+
+    from convscope.images import check_images, read_image
+
+    if option is None:
+        return []
+    if isinstance(option, (list, tuple)):
+        return [picture for each in option for picture in pictures_of(each)]
+    if isinstance(option, torch.Tensor):
+        return list(check_images(option))
+    return [read_image(option)]
+
+
+def is_picture(annotation: Any) -> bool:
+    """Whether an option's annotation is :data:`Picture`, or built on it."""
+    return _PICTURE in getattr(annotation, "__metadata__", ())
+
+
 def _field(annotation: Any) -> FieldInfo:
-    for extra in getattr(annotation, "__metadata__", ()):
-        if isinstance(extra, FieldInfo):
-            return extra
-    return FieldInfo()
+    """The last of its fields: a technique may say more of a common option than the option itself does."""
+    found = [extra for extra in getattr(annotation, "__metadata__", ()) if isinstance(extra, FieldInfo)]
+    return found[-1] if found else FieldInfo()
 
 
 def _sentence(name: str, error: ValidationError) -> str:
     first = error.errors()[0]
-    message = first["msg"][0].lower() + first["msg"][1:]
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     option = str(first["loc"][0]) if first["loc"] else "options"
     return f"{name}: {option.replace('_', '-')} {message.replace('input ', '')}, not {first.get('input')!r}"
 
@@ -222,9 +346,10 @@ def _sentence(name: str, error: ValidationError) -> str:
 def _finite(result: Any) -> Any:
     values = result.values
     if values.is_floating_point() and values.numel() and result.finite and not bool(values.isfinite().all()):
+        made = result.provenance
         raise ConvscopeError(
-            f"{result.provenance.technique} gave NaN or Inf: {result.provenance.network} overflows on this picture in "
-            f"{result.provenance.precision}; try --precision float32, or check the weights"
+            f"{made.technique} gave NaN or Inf: {made.network or 'it'} overflows on this picture in {made.precision}; "
+            "try --precision float32, or check the weights"
         )
     return result
 

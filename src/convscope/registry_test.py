@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
 from convscope import registry
 from convscope.errors import ConvscopeError, OptionError
 from convscope.network import Network
-from convscope.registry import Technique, technique
-from convscope.results import Heatmap
+from convscope.registry import Picture, Technique, pictures_of, technique
+from convscope.results import Heatmap, Synthesis
 
 OUTSIDE = '''
     """A technique from another package."""
@@ -132,3 +136,80 @@ def test_a_bare_module_is_taken_to_be_made_for_the_pictures_it_gets() -> None:
     found = registry.load("gradcam")(only_small, torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(0)))
     assert found.layer == "1"
     assert found.values.shape == (1, 8, 6)
+
+
+# ---- without a network; options that are pictures
+
+
+@technique(family="synthesize", keeps_size=True)
+def mixed(
+    images: Tensor,
+    *,
+    other: Annotated[Picture, Field(description="what is mixed in")] = None,
+    share: Annotated[float, Field(description="of it")] = 0.5,
+) -> Synthesis:
+    """Two pictures in one."""
+    mean = torch.stack([p.mean((1, 2)) for p in pictures_of(other)]).mean(0) if other is not None else torch.zeros(3)
+    values = images * (1 - share) + share * mean.view(1, 3, 1, 1)
+    return Synthesis(values=values, summaries=[{}] * len(images))
+
+
+def test_a_technique_may_take_no_network() -> None:
+    assert (mixed.takes_network, mixed.takes_images, mixed.keeps_size) == (False, True, True)
+    assert (brightness.takes_network, brightness.keeps_size) == (True, False)
+    for found in (mixed(PICTURE), mixed(images=PICTURE), mixed.on(NETWORK, PICTURE)):
+        torch.testing.assert_close(found.values[0], PICTURE / 2)
+        assert found.provenance is not None
+        assert (found.provenance.network, found.provenance.weights) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mixed(NETWORK, PICTURE), "mixed is called as mixed(images); its options have names"),
+        (lambda: mixed(), "mixed needs pictures: mixed(images)"),
+        (lambda: mixed(PICTURE, network=NETWORK), "mixed has no option 'network'"),
+        (lambda: brightness(images=PICTURE), "brightness needs a network: brightness(network, images)"),
+        (lambda: brightness(NETWORK, PICTURE, 2.0), "its options have names"),
+        (lambda: mixed(PICTURE, other=7), "other should be a picture file or a tensor (3, H, W), or several"),
+        (lambda: mixed(PICTURE, other="no.png"), "no.png: there is no such file"),
+    ],
+)
+def test_wrong_calls_get_one_sentence(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConvscopeError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_are_read_at_their_own_sizes(tmp_path: Path) -> None:
+    colours = {"a.png": (4, 6, 255), "b.png": (9, 5, 51)}
+    for name, (width, height, level) in colours.items():
+        Image.new("RGB", (width, height), (level,) * 3).save(tmp_path / name)
+    found = pictures_of([tmp_path / "a.png", str(tmp_path / "b.png"), torch.zeros(3, 2, 2)])
+    assert [tuple(p.shape) for p in found] == [(3, 6, 4), (3, 5, 9), (3, 2, 2)]
+    assert [round(float(p.mean()), 3) for p in found] == [1.0, 0.2, 0.0]
+    assert [tuple(p.shape) for p in pictures_of(torch.zeros(2, 3, 4, 4))] == [(3, 4, 4)] * 2
+    assert pictures_of(None) == []
+
+
+def test_provenance_names_pictures_by_path_and_tensors_by_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 6), (255, 0, 0)).save(path)
+    noted = mixed(PICTURE, other=[path, torch.zeros(3, 2, 2)]).provenance
+    again = mixed(PICTURE, other=[path, torch.zeros(3, 2, 2)]).provenance
+    other = mixed(PICTURE, other=torch.ones(3, 2, 2)).provenance
+    assert noted is not None
+    assert other is not None
+    assert noted == again
+    assert noted.options["other"][0] == str(path)
+    assert re.fullmatch(r"tensor \(3, 2, 2\) sha256:[0-9a-f]{16}", noted.options["other"][1])
+    assert other.options["other"] != noted.options["other"][1]
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert noted.digests == {str(path): f"sha256:{expected}"}
+
+
+def test_a_technique_may_say_more_of_a_common_option() -> None:
+    (other, _) = mixed.options
+    assert other.description == "what is mixed in"
+    assert registry.is_picture(other.annotation)

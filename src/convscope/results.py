@@ -7,19 +7,21 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from convscope.animation import Frame, write_film
 from convscope.errors import OutputError
-from convscope.images import atomic_write
+from convscope.images import atomic_write, png_text, to_uint8, write_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +43,11 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that is needed to make a result again."""
+    """Everything that is needed to make a result again.
+
+    ``photographs`` are the files that it was made of, ``digests`` the SHA-256 of each file, and ``loaded`` the options
+    with which the command line loaded the network.
+    """
 
     technique: str
     options: Mapping[str, Any]
@@ -53,6 +59,8 @@ class Provenance:
     device: str
     photographs: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=versions)
+    loaded: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +122,20 @@ class Result:
         """One object with the summary and the provenance; a list of such objects for several pictures."""
         provenance = asdict(self.provenance) if self.provenance else None
         notes = {"notes": list(self.notes)} if self.notes else {}
-        objects = [{**summary, **notes, "provenance": provenance} for summary in self.summaries]
+        objects = [{**summary, **notes, "provenance": provenance} for summary in self._said()]
         return json.dumps(objects[0] if len(objects) == 1 else objects, indent=2, default=plain)
+
+    def _said(self) -> Sequence[Summary]:
+        """What JSON says of each picture."""
+        return self.summaries
+
+    def recipe(self) -> str:
+        """The provenance as JSON, which PNG files carry and ``convscope rerun`` reads."""
+        return json.dumps(asdict(self.provenance) if self.provenance else None, default=plain)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What the ``.npz`` file holds: ``values``, what they belong to, and ``provenance`` as JSON."""
-        provenance = json.dumps(asdict(self.provenance) if self.provenance else None, default=plain)
-        return {"values": self.numpy(), "provenance": np.array(provenance)}
+        return {"values": self.numpy(), "provenance": np.array(self.recipe())}
 
     def save(self, path: str | Path) -> Path:
         """Write it by suffix: a picture (.png, .jpg, .webp, .pdf, .svg), the raw numbers (.npz), or .json.
@@ -128,26 +143,33 @@ class Result:
         Written under a temporary name and renamed, so that no half file is ever left.
         """
         path = Path(path)
-        kind = path.suffix.lower()
-        writers: dict[str, Callable[[Path], object]] = {
+        writers = self._writers()
+        writer = writers.get(path.suffix.lower())
+        if writer is None:
+            raise OutputError(f"cannot write {path.name}: the name must end in one of {', '.join(sorted(writers))}")
+        with atomic_write(path) as temporary:
+            writer(temporary)
+        return path
+
+    def _writers(self) -> dict[str, Callable[[Path], object]]:
+        """What writes a file of each suffix."""
+        pictures = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+        return {
             ".npz": self._save_arrays,
             ".json": lambda target: target.write_text(self.to_json() + "\n"),
+            **dict.fromkeys(pictures, self._save_picture),
         }
-        pictures = {".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg"}
-        if kind not in writers and kind not in pictures:
-            raise OutputError(
-                f"cannot write {path.name}: the name must end in one of {', '.join(sorted(pictures | set(writers)))}"
-            )
-        with atomic_write(path) as temporary:
-            writers.get(kind, self._save_picture)(temporary)
-        return path
 
     def _save_arrays(self, path: Path) -> None:
         with open(path, "wb") as handle:
             np.savez_compressed(handle, **self.arrays())  # type: ignore[arg-type]
 
     def _save_picture(self, path: Path) -> None:
-        self.figure().savefig(path, format=path.suffix.lower().lstrip(".").replace("jpg", "jpeg"))
+        kind = path.suffix.lower().lstrip(".").replace("jpg", "jpeg")
+        options: dict[str, Any] = {"format": kind}
+        if kind == "png" and self.provenance:
+            options["pil_kwargs"] = {"pnginfo": png_text(self.recipe())}
+        self.figure().savefig(path, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +191,23 @@ class Heatmap(Result):
     def arrays(self) -> dict[str, np.ndarray]:
         cells = {} if self.cells is None else {"cells": self.cells.float().numpy()}
         return {**super().arrays(), **cells, "images": self.images.float().numpy()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions(Heatmap):
+    """A heat map and the parts of each picture that were found in it.
+
+    ``masks`` is (N, H, W), true on the parts. ``boxes`` (N, K, 4) are their boxes as top, left, height and width in
+    pixels, the largest part first; where there are fewer than K, height and width are zero. ``outlined`` says what a
+    view draws around: ``box``, or ``mask``.
+    """
+
+    masks: Tensor
+    boxes: Tensor
+    outlined: Literal["box", "mask"]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {**super().arrays(), "masks": self.masks.numpy(), "boxes": self.boxes.numpy()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +255,31 @@ class Table(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison(Table):
+    """Methods beside each other, each by several measures, as a table whose numbers have intervals.
+
+    ``values``, ``lows`` and ``highs`` are (methods, measures), NaN where there is none: means and the ends of their
+    intervals. ``better`` is 1 for a measure of which more is better, -1 where less is, 0 where neither; ``chances``
+    holds what a method without any knowledge gets, None where that is not known. ``marks`` flags methods, and
+    ``mark`` says what the flag means; ``controls`` flags those that stand there for comparison only.
+    """
+
+    lows: Tensor
+    highs: Tensor
+    methods: Sequence[str]
+    measures: Sequence[str]
+    better: Sequence[int]
+    chances: Sequence[float | None]
+    marks: Sequence[bool] = ()
+    mark: str = ""
+    controls: Sequence[bool] = ()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        names = {"methods": np.array(self.methods), "measures": np.array(self.measures)}
+        return {**super().arrays(), "lows": self.lows.numpy(), "highs": self.highs.numpy(), **names}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Curve(Result):
     """Named series over a common axis.
 
@@ -238,6 +302,81 @@ class Scatter(Result):
     names: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Synthesis(Result):
+    """Pictures that were made: class images, dreams, textures, styles.
+
+    ``values`` is (N, 3, H, W) in [0, 1], before it is rounded to 8 bits. ``frames`` are pictures on the way there, as
+    (step, (N, 3, h, w) uint8), of whatever size they had; the finished ones need not be among them. ``trace``
+    (steps, N) is what was maximised, named ``quantity``, at each step. ``originals`` (N, 3, h, w) or (1, 3, h, w) are
+    the photographs that they were made from, shown beside them but not in the picture that is saved. ``state`` is
+    where a run that the user stopped can be taken up again.
+
+    ``save("x.png")`` writes a single picture at its own size and nothing else, several as a sheet without words;
+    ``.gif``, ``.mp4``, and ``.webp`` where there are frames, write the film of how they came about.
+    """
+
+    titles: Sequence[str] = ()
+    frames: Sequence[tuple[int, Tensor]] = ()
+    trace: Tensor | None = None
+    quantity: str = "objective"
+    originals: Tensor | None = None
+    columns: int | None = None
+    state: Mapping[str, Any] | None = None
+
+    def _said(self) -> Sequence[Summary]:
+        ends = [self._ends(index) for index in range(len(self.values))]
+        size = {"height": self.values.shape[2], "width": self.values.shape[3]}
+        return [{**size, **end, **summary} for end, summary in zip(ends, self.summaries, strict=True)]
+
+    def _ends(self, picture: int) -> Summary:
+        """The first and the last of what was maximised."""
+        if self.trace is None or not len(self.trace):
+            return {}
+        found = self.trace[:, picture].tolist()
+        return {"steps": len(found), "objective_first": found[0], "objective_last": found[-1]}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        trace = {} if self.trace is None else {"trace": self.trace.float().numpy()}
+        return {**super().arrays(), **trace}
+
+    def sheet(self) -> Frame:
+        """(H, W, 3): what ``save`` writes; the picture, or all of them side by side with white gaps."""
+        return contact_sheet(to_uint8(self.values), self.columns)
+
+    def film(self) -> list[Frame]:
+        """The sheets of all frames, and of the finished pictures last."""
+        frames = [contact_sheet(f.permute(0, 2, 3, 1).numpy(), self.columns) for _, f in self.frames]
+        last = self.sheet()
+        return frames if frames and np.array_equal(frames[-1], last) else [*frames, last]
+
+    def _writers(self) -> dict[str, Callable[[Path], object]]:
+        films = [".gif", ".mp4", *([".webp"] if self.frames else [])]
+        return {**super()._writers(), **dict.fromkeys(films, lambda path: write_film(self.film(), path))}
+
+    def _save_picture(self, path: Path) -> None:
+        if path.suffix.lower() in (".pdf", ".svg"):
+            return super()._save_picture(path)
+        from PIL import Image
+
+        write_image(Image.fromarray(self.sheet()), path, recipe=self.recipe() if self.provenance else None)
+
+
+def contact_sheet(pictures: np.ndarray, columns: int | None = None) -> Frame:
+    """(N, h, w, 3) side by side in rows, near a square, with white gaps of 4 to 8 pixels; one alone is itself."""
+    count, height, width = pictures.shape[:3]
+    if count == 1:
+        return np.ascontiguousarray(pictures[0])
+    columns = columns or math.ceil(math.sqrt(count * height / width))  # rather wider than high
+    gap = min(8, max(4, width // 32))
+    rows, columns = math.ceil(count / columns), min(columns, count)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
 def settle(result: Result, provenance: Provenance) -> Result:
     """The result on the CPU, without a graph, with its provenance."""
 
@@ -247,6 +386,8 @@ def settle(result: Result, provenance: Provenance) -> Result:
     found = {f.name: plain_tensor(getattr(result, f.name)) for f in fields(result)}
     values = found["values"]
     found["values"] = values.float() if values.dtype in (torch.half, torch.bfloat16) else values
+    if isinstance(result, Synthesis):
+        found["frames"] = [(step, plain_tensor(frame)) for step, frame in result.frames]
     return replace(result, **{**found, "provenance": provenance})
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 
 from convscope.errors import ConvscopeError
+from convscope.evaluate.methods import Method
+from convscope.evaluate.randomisation import THRESHOLD, Verdict, checked, half_randomised
 from convscope.images import atomic_write, read_image
 from convscope.network import Network
+from convscope.progress import over
 from convscope.registry import Entry, Technique, discover, load
 from convscope.report.page import Section, page
 from convscope.report.recipe import command, python
-from convscope.results import Result
+from convscope.results import Heatmap, Result
 from convscope.views import embed, html
 from convscope.views.pixels import to_pixels
 from convscope.views.style import number
@@ -27,6 +31,8 @@ from convscope.views.style import number
 LIMIT = 9_500_000  # bytes of a page
 QUALITIES = (90, 75, 55, 35)  # of pictures, tried until the page is below the limit
 SECONDS = 5.0  # for each technique, beyond the first photograph
+CHECKED = 4  # photographs on which a heat map's method is checked
+CHECK_SECONDS = 3.0  # for each check; what takes longer for one photograph is not checked
 Progress = Callable[[str], None]
 
 
@@ -80,16 +86,18 @@ def demo(
         progress: told what is being done.
         seconds: what a technique may take. One that takes longer gets fewer photographs, at least one, and says so.
 
-    A technique that fails says so in its own section. Raises :class:`OutputError` when the page cannot be written.
+    A technique that fails says so in its own section. What makes heat maps is checked on a copy of the network with
+    random weights, and a technique that hardly changes there is marked. Raises :class:`OutputError` when the page
+    cannot be written.
     """
     say = progress or (lambda text: None)
     names, paths = zip(*photographs(), strict=True)
     images = torch.stack([network.prepare(read_image(path)) for path in paths])
     network(images[:1])  # the first pass of all takes longer, and no technique is to blame
-    tried = []
-    for entry in discover().values():
+    tried, check = [], _Check(network, images)
+    for entry in over(discover().values(), "techniques"):
         say(entry.name)
-        tried.append(_try(entry, network, images, names, seconds))
+        tried.append(check.of(_try(entry, network, images, names, seconds)))
     say("writing the page")
     text = _below_limit(network, images, names, tried)
     target = Path(output)
@@ -109,6 +117,8 @@ class _Tried:
     technique: Technique[..., Any] | None
     result: Result | None
     error: str = ""
+    each: float = 0.0  # seconds a photograph
+    verdict: Verdict | None = None
 
 
 def _try(entry: Entry, network: Network, images: Tensor, names: Sequence[str], seconds: float) -> _Tried:
@@ -116,25 +126,27 @@ def _try(entry: Entry, network: Network, images: Tensor, names: Sequence[str], s
     try:
         technique = load(entry.name)
         if not technique.takes_images:
-            return _Tried(entry, technique, _named(technique(network), ()))
-        return _Tried(entry, technique, _on_photographs(technique, network, images, names, seconds))
+            return _Tried(entry, technique, _named(technique.on(network, **technique.example), ()))
+        result, each = _on_photographs(technique, network, images, names, seconds)
+        return _Tried(entry, technique, result, each=each)
     except Exception as error:  # a technique from anywhere must not take the others with it
         return _Tried(entry, technique, None, _sentence(error))
 
 
 def _on_photographs(
     technique: Technique[..., Any], network: Network, images: Tensor, names: Sequence[str], seconds: float
-) -> Result:
-    """The result for as many photographs as the time allows, judged by the first one."""
+) -> tuple[Result, float]:
+    """The result for as many photographs as the time allows, judged by the first one, whose seconds come with it."""
     start, busy = time.perf_counter(), time.process_time()
-    first = technique(network, images[:1])
+    first = technique.on(network, images[:1], **technique.example)
     each = min(time.perf_counter() - start, time.process_time() - busy)  # others at work on the machine do not count
     count = len(images) if each * len(images) <= seconds else max(1, int(seconds / each))
-    result = _named(technique(network, images[:count]) if count > 1 else first, names[:count])
+    again = technique.on(network, images[:count], **technique.example) if count > 1 else first
+    result = _named(again, names[:count])
     if count == len(images):
-        return result
+        return result, each
     note = f"each photograph takes {number(each)} seconds here, so only {count} of {len(images)} are used"
-    return replace(result, notes=[*result.notes, note])
+    return replace(result, notes=[*result.notes, note]), each
 
 
 def _named(result: Result, names: Sequence[str]) -> Result:
@@ -148,6 +160,59 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, ConvscopeError):
         return f"Not for this network: {message}"
     return f"This one failed unexpectedly ({type(error).__name__}{': ' if message else ''}{message})"
+
+
+# ---- how far heat maps can be trusted
+
+
+class _Check:
+    """Checks methods on a copy of the network whose later half of layers is random, made when first needed."""
+
+    def __init__(self, network: Network, images: Tensor) -> None:
+        self._network, self._images = network, images[:CHECKED]
+
+    @cached_property
+    def _random(self) -> Network:
+        return half_randomised(self._network)
+
+    @cached_property
+    def _targets(self) -> list[int]:
+        with torch.no_grad():
+            return self._network(self._images).argmax(1).tolist()
+
+    def of(self, tried: _Tried) -> _Tried:
+        """The same with its verdict, if it is a heat map."""
+        if not isinstance(tried.result, Heatmap) or tried.technique is None:
+            return tried
+        try:
+            return replace(tried, verdict=self._verdict(tried.technique, tried.result, tried.each))
+        except Exception as error:  # as where the technique itself was tried
+            return replace(tried, verdict=Verdict(None, reason=_sentence(error)))
+
+    def _verdict(self, technique: Technique[..., Any], result: Result, each: float) -> Verdict:
+        count = min(len(self._images), len(result.values))
+        if each > 0:
+            count = min(count, int(CHECK_SECONDS / each))
+        if not count:
+            return Verdict(None, reason=f"too slow, {number(each)} seconds a photograph")
+        method = Method.of(technique)
+        return checked(self._random, method, self._images[:count], self._targets[:count], result.values[:count].float())
+
+
+def _said(verdict: Verdict) -> str:
+    """The verdict in words, its head before the colon."""
+    if verdict.passes is None:
+        return f"Dependence on the weights not checked: {verdict.reason or 'the maps are constant'}."
+    count = "one photograph" if verdict.pictures == 1 else f"{verdict.pictures} photographs"
+    side = "below" if verdict.passes else "above"
+    measured = f"(rank correlation {number(verdict.likeness)} over {count}, {side} {THRESHOLD:g})"
+    when = "with the later half of the layers random, so that the decision means nothing"
+    if verdict.passes:
+        return f"Depends on the weights: {when}, the maps change {measured}."
+    return (
+        f"Hardly depends on the weights: {when}, the maps stay alike {measured}. They show more of the "
+        "picture than of what the network has learned."
+    )
 
 
 # ---- the page
@@ -177,7 +242,10 @@ def _section(tried: _Tried, network: Network, quality: int) -> Section:
     technique, notes = tried.technique, tuple(tried.result.notes) if tried.result else ()
     return replace(
         section, summary=technique.summary, see=technique.see, caution=technique.caution, paper=technique.paper,
-        command=command(technique, network), python=python(technique, network), notes=notes,
+        command=command(technique, network, technique.example),
+        python=python(technique, network, technique.example), notes=notes,
+        verdict=_said(tried.verdict) if tried.verdict else "",
+        doubtful=tried.verdict is not None and tried.verdict.passes is False,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import OptionError, OutputError
+from convscope.errors import NetworkError, OptionError, OutputError
 from convscope.network import Network
 from convscope.registry import Entry, Technique, discover, technique
 from convscope.report import demo as demo_module
@@ -131,6 +131,55 @@ def test_a_slow_technique_gets_fewer_photographs_and_says_so(
     section = article(text, "from-outside")
     assert section.count("<figure>") == 1
     assert "so only 1 of 6 are used" in section
+
+
+@technique(family="attribute")
+def by_weights(network: Network, images: Tensor) -> Heatmap:
+    """Noise that the last layer's weights decide."""
+    seed = int(network.module[4].weight.detach().abs().sum() * 1e6)  # type: ignore[index]
+    values = torch.rand(len(images), *images.shape[2:], generator=torch.Generator().manual_seed(seed))
+    return Heatmap(values=values, summaries=[{}] * len(images), images=images, signed=False, quantity="noise")
+
+
+def test_a_heat_map_that_the_weights_do_not_change_is_marked(
+    install: Install, network: Network, tmp_path: Path
+) -> None:
+    install(from_outside, rows)
+    text = demo(network, tmp_path / "page.html", seconds=math.inf).read_text(encoding="utf-8")
+    check(text)
+    section = article(text, "from-outside")
+    assert '<p class="verdict doubtful"><b>Hardly depends on the weights</b>With the later half' in section
+    assert "(rank correlation 1 over 4 photographs, above 0.4)" in section
+    assert "verdict" not in article(text, "rows")
+
+
+def test_a_heat_map_that_changes_with_the_weights_passes(install: Install, network: Network, tmp_path: Path) -> None:
+    install(by_weights)
+    text = demo(network, tmp_path / "page.html", seconds=math.inf).read_text(encoding="utf-8")
+    assert '<p class="verdict"><b>Depends on the weights</b>' in article(text, "by-weights")
+    assert "below 0.4)" in article(text, "by-weights")
+
+
+def test_what_takes_too_long_is_not_checked_and_says_so(
+    install: Install, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_module, "CHECK_SECONDS", 0.0)
+    install(from_outside)
+    section = article(demo(network, tmp_path / "page.html").read_text(encoding="utf-8"), "from-outside")
+    assert "<b>Dependence on the weights not checked</b>Too slow, " in section
+    assert "doubtful" not in section
+
+
+def test_a_network_that_cannot_be_copied_is_not_checked_and_says_so(
+    install: Install, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_copy(network: Network, *, seed: int = 0) -> Network:
+        raise NetworkError("toy cannot be copied")
+
+    monkeypatch.setattr(demo_module, "half_randomised", no_copy)
+    install(from_outside)
+    section = article(demo(network, tmp_path / "page.html").read_text(encoding="utf-8"), "from-outside")
+    assert "Not for this network: toy cannot be copied" in section
 
 
 def test_a_page_that_grows_too_large_is_made_of_smaller_pictures(

@@ -21,7 +21,8 @@ class Section:
     """One technique on the page.
 
     ``body`` is HTML, as ``convscope.views.html`` makes it; everything else is plain text. ``error`` is said in its
-    place when there is no result.
+    place when there is no result. ``verdict`` says how far the picture can be trusted, and ``doubtful`` that it
+    cannot.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Section:
     python: str = ""
     notes: Sequence[str] = ()
     error: str = ""
+    verdict: str = ""
+    doubtful: bool = False
 
     @property
     def anchor(self) -> str:
@@ -120,6 +123,7 @@ def _article(section: Section) -> str:
         f'<h3><a href="#{section.anchor}">{escape(section.name)}</a></h3>',
         f'<p class="claim">{escape(section.summary)}</p>' if section.summary else "",
         _reading(section),
+        _trust(section),
         f'<p class="failed">{escape(section.error)}</p>' if section.error else section.body,
         _said(section.notes),
         _source(section),
@@ -132,6 +136,14 @@ def _reading(section: Section) -> str:
     kinds = (("see", "What to see", section.see), ("caution", "What it does not prove", section.caution))
     said = [f'<p class="{kind}"><b>{label}</b>{escape(text)}</p>' for kind, label, text in kinds if text]
     return f'<div class="notes">{"".join(said)}</div>' if said else ""
+
+
+def _trust(section: Section) -> str:
+    """The verdict, its first words as its head."""
+    head, _, rest = section.verdict.partition(": ")
+    kind = "verdict doubtful" if section.doubtful else "verdict"
+    rest = rest[:1].upper() + rest[1:]
+    return f'<p class="{kind}"><b>{escape(head)}</b>{escape(rest)}</p>' if section.verdict else ""
 
 
 def _said(notes: Sequence[str]) -> str:

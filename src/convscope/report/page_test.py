@@ -123,3 +123,13 @@ def test_both_colour_schemes_and_paper_are_thought_of() -> None:
     assert "@media print" in text
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert "default-src 'none'" in text
+
+
+def test_a_verdict_stands_at_the_picture_and_a_doubtful_one_is_marked() -> None:
+    text = page("A title", "", [
+        Section("one", "attribute", "A.", "<p>body</p>", verdict="Depends on <it>: by 0.1."),
+        Section("two", "attribute", "B.", "<p>body</p>", verdict="Hardly depends: by 0.9.", doubtful=True),
+    ])  # fmt: skip
+    check(text)
+    assert '<p class="verdict"><b>Depends on &lt;it&gt;</b>By 0.1.</p>\n<p>body</p>' in text
+    assert '<p class="verdict doubtful"><b>Hardly depends</b>By 0.9.</p>\n<p>body</p>' in text

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from convscope import registry
 from convscope.errors import ConvscopeError, ImageError
 from convscope.network import Network
+from convscope.progress import Cancelled, Progress, listening
 from convscope.results import Result
 
 NAMES = list(registry.discover())
@@ -63,8 +64,7 @@ def pictures(count: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def run(name: str, net: Network, images: Tensor) -> Result:
     technique = registry.load(name)
-    given = technique.quick
-    found: Result = technique(net, images, **given) if technique.takes_images else technique(net, **given)
+    found: Result = technique.on(net, images, **technique.quick)
     return found
 
 
@@ -146,6 +146,42 @@ def test_the_network_survives_an_interrupt(
     assert state(net.module) == before
 
 
+def told_of(name: str, net: Network) -> list[Progress]:
+    told: list[Progress] = []
+    with listening(told.append):
+        run(name, net, pictures())
+    return told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_progress_rises_from_nothing_to_all(name: str) -> None:
+    told = told_of(name, network())
+    fractions = [now.fraction for now in told]
+    assert (fractions[0], fractions[-1]) == (0, 1)
+    assert fractions == sorted(fractions)
+    assert any(now.loops for now in told) or name not in WITH_IMAGES, "no loop over pictures says how far it is"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_listens_can_stop_it_and_the_network_is_as_it_was(name: str) -> None:
+    net = network()
+    net.layers()
+    tellings = len(told_of(name, net))
+    middle = tellings // 2
+    before = state(net.module)
+    heard = iter(range(tellings))
+
+    def stops(now: Progress) -> None:
+        if next(heard) == middle:
+            raise Cancelled
+
+    stopped = True
+    with contextlib.suppress(Cancelled), listening(stops):
+        stopped = any("stopped" in note for note in run(name, net, pictures()).notes)  # kept what it had
+    assert stopped or tellings == 2, "it has loops, but none of them stopped"
+    assert state(net.module) == before
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_that_comes_back_carries_a_graph_or_leaves_the_cpu(name: str) -> None:
     result = run(name, network(), pictures())
@@ -162,10 +198,12 @@ def test_the_same_call_gives_the_same_numbers(name: str) -> None:
     assert first.to_json() == second.to_json()
 
 
-@pytest.mark.parametrize("name", [n for n in WITH_IMAGES if run(n, network(), pictures()).per_picture])
+@pytest.mark.parametrize("name", WITH_IMAGES)
 def test_a_pictures_result_does_not_depend_on_its_neighbours(name: str) -> None:
     net, images = network(), pictures(3)
     together = run(name, net, images)
+    if not together.per_picture:
+        pytest.skip("one result for all pictures together")
     for number in range(3):
         alone = run(name, net, images[number])
         assert_same(alone.values[0], together.values[number])
@@ -257,7 +295,7 @@ def test_provenance_is_complete(name: str) -> None:
     provenance = run(name, network(), pictures()).provenance
     assert provenance is not None
     assert provenance.technique == name
-    assert provenance.network == "small"
+    assert provenance.network == ("small" if registry.load(name).takes_network else "")
     assert set(provenance.options) == {option.name for option in registry.load(name).options}
     assert {"python", "torch", "convscope"} <= set(provenance.versions)
 

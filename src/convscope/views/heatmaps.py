@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,15 @@ class Row:
         """What stands at the map."""
         return f"{self.cells[0]} × {self.cells[1]} cells" if self.cells else ""
 
+    def laid(self, size: tuple[int, int]) -> Pixels:
+        """The last of the three pictures at that size: the map on the photograph."""
+        return photograph(self.overlay, size)
+
+    def on_page(self, name: str, quality: int) -> str:
+        """The last of the three pictures as an <img>."""
+        alt = f"The same map laid on {name} in grey"
+        return embed.image(self.overlay, alt, quality=quality, pixelated=tiny(self.photograph))
+
 
 def rows(result: Heatmap, most: int | None = None) -> list[Row]:
     """The pictures of a heat map, each with a scale of its own."""
@@ -71,7 +81,11 @@ def _row(result: Heatmap, index: int) -> Row:
 def figure(result: Heatmap, theme: Theme = LIGHT) -> Plate:
     """One row a picture: photograph, map with its colour bar in the unit of the numbers, overlay. Two or three rows
     stand side by side where there are many pictures."""
-    drawn = rows(result, MOST)
+    return figure_of(result, rows(result, MOST), theme)
+
+
+def figure_of(result: Heatmap, drawn: Sequence[Row], theme: Theme) -> Plate:
+    """The figure of these rows."""
     columns = 1 if len(drawn) <= 4 else 2 if len(drawn) <= 12 else 3
     height, width = enlarged((result.images.shape[-2], result.images.shape[-1]), {1: 420, 2: 300, 3: 240}[columns])
     step = max(width, NARROW) + GAP
@@ -96,7 +110,7 @@ def _draw(sheet: Sheet, row: Row, x: int, y: int, size: tuple[int, int], step: i
     y += top
     sheet.picture(photograph(row.photograph, size), x, y, "photograph")
     sheet.picture(resized(row.map, size, smooth=False), x + step, y, "map")
-    sheet.picture(photograph(row.overlay, size), x + 2 * step, y, "overlay")
+    sheet.picture(row.laid(size), x + 2 * step, y, "overlay")
     if row.map_words:
         sheet.text(x + 2 * step, y + size[0] + 44, row.map_words + ", enlarged", size=SMALL, colour=theme.soft)
     colour_bar(sheet, row.scale, x + step, y + size[0] + 12, max(size[1], NARROW))
@@ -123,10 +137,15 @@ def colour_bar(sheet: Sheet, scale: Scale, x: int, y: int, width: int, height: i
 
 def html(result: Heatmap, *, quality: int = embed.QUALITY) -> str:
     """What the colours mean, and a <figure> for each picture."""
+    return html_of(result, rows(result), quality)
+
+
+def html_of(result: Heatmap, drawn: Sequence[Row], quality: int) -> str:
+    """The part of a page with these rows."""
     scale = " Each map has a scale of its own." if len(result.values) > 1 else ""
     layer = f"Layer {result.layer}. " if result.layer else ""
     unit = f'<p class="unit">{embed.escape(f"{layer}Colour: {result.quantity}.{scale}")}</p>'
-    figures = "\n".join(_figure(result, index, row, quality) for index, row in enumerate(rows(result)))
+    figures = "\n".join(_figure(result, index, row, quality) for index, row in enumerate(drawn))
     return f'{unit}<div class="figures wide">{figures}</div>'
 
 
@@ -139,7 +158,7 @@ def _figure(result: Heatmap, index: int, row: Row, quality: int) -> str:
     exact = small and (quality >= embed.QUALITY or row.cells is not None)
     alt = _described(result, index, row, name)
     heat = embed.image(row.map, alt, quality=quality, lossless=exact, pixelated=small, shown=shape)
-    laid = embed.image(row.overlay, f"The same map laid on {name} in grey", quality=quality, pixelated=squares)
+    laid = row.on_page(name, quality)
     remark = "" if row.scale.constant else row.scale.remark
     text = embed.caption(row.title or name, [name if row.title else "", row.map_words, remark])
     bar = embed.colour_bar(row.scale)

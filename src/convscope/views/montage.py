@@ -20,6 +20,7 @@ from convscope.views.style import HEAD, LIGHT, SMALL, Theme, measure, shorten, w
 LARGEST = 260  # pixels of a tile
 MANY = 3 * 32 * 32  # values of a tile from which a few extreme ones are cut off
 LABELLED = 40  # pixels of a tile below which its title is left out
+LINE = 18  # pixels from line to line of a tile's title
 LEGEND = 130  # pixels for scale and marks
 MOST = 12  # groups in one figure; the rest are said
 ACCENT = (0xD0, 0x4A, 0x2A)  # outline of a marked tile, on paper of either colour
@@ -239,10 +240,11 @@ def tile_title(result: Pictures, group: int, index: int) -> str:
 
 
 def _label_height(result: Pictures, grid: Grid, width: int) -> int:
-    """Pixels under each row of tiles for their titles; none where they would not fit."""
+    """Pixels under each row of tiles for their titles, of one line or several; none where they would not fit."""
     titles = [tile_title(result, 0, index) for index in range(len(grid.tiles))]
-    fits = any(titles) and width >= LABELLED and all(measure(title, 5.0) <= width + 2 for title in titles)
-    return 22 if fits else 0
+    lines = [line for title in titles for line in title.split("\n")]
+    fits = any(lines) and width >= LABELLED and all(measure(line, 5.0) <= width + 2 for line in lines)
+    return 4 + LINE * max(title.count("\n") + 1 for title in titles) if fits else 0
 
 
 def _draw(
@@ -291,7 +293,8 @@ def _tiles(
         row, column = divmod(index, grid.columns)
         middle = x + column * (size[1] + gap) + size[1] / 2
         base = y + row * (size[0] + gap + labels) + size[0] + 18
-        sheet.text(middle, base, tile_title(result, group, index), size=5.0, align="center", colour=sheet.theme.soft)
+        for number, line in enumerate(tile_title(result, group, index).split("\n")):
+            sheet.text(middle, base + LINE * number, line, size=5.0, align="center", colour=sheet.theme.soft)
 
 
 # ---- as a part of a page
@@ -335,5 +338,8 @@ def _figure(result: Pictures, group: int, grid: Grid, quality: int) -> str:
 
 
 def _numbered(result: Pictures, group: int) -> str:
-    first, last = (tile_title(result, group, index) for index in (0, result.tiles.shape[1] - 1))
+    titles = [tile_title(result, group, index) for index in range(result.tiles.shape[1])]
+    if any("\n" in title for title in titles):  # each says something of its own
+        return " · ".join(title.replace("\n", ": ", 1).replace("\n", ", ") for title in titles)
+    first, last = (titles[0], titles[-1]) if titles else ("", "")
     return f"{first} to {last}, row by row" if first and last and result.tiles.shape[1] > 1 else ""

@@ -131,6 +131,16 @@ def test_titles_of_tiles_are_written_where_they_fit(pictures: Make) -> None:
     assert "899" not in [t.get_text() for t in many.texts]
 
 
+def test_titles_of_several_lines_stand_under_each_other_and_in_the_caption(pictures: Make) -> None:
+    result = pictures(torch.rand(1, 2, 3, 40, 40), tile_titles=["a\n1 %\n0.1", "b\n2 %\n0.2"])
+    texts = {t.get_text(): t.get_position() for t in figure(result).texts}
+    assert texts["a"][0] == texts["1 %"][0] == texts["0.1"][0] < texts["b"][0]
+    heights = [texts[line][1] for line in ("a", "1 %", "0.1")]
+    assert len(set(heights)) == 3
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1])
+    assert "a: 1 %, 0.1 · b: 2 %, 0.2" in html(result)
+
+
 def test_a_large_tile_is_not_greyed_by_one_extreme_value(pictures: Make) -> None:
     tiles = torch.full((1, 1, 3, 64, 64), 0.5)
     tiles[0, 0, 0, 0, 0] = -100

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from convscope.results import Curve, Heatmap, Pictures, Ranking, Result, Table
+from convscope.results import Curve, Heatmap, Pictures, Ranking, Regions, Result, Synthesis, Table
 from convscope.views import embed
 from convscope.views.sheet import MARGIN, Plate, framed, heading, picture_name, sentence
 from convscope.views.style import BODY, LIGHT, Theme, measure, number, percent, shorten
@@ -18,7 +18,7 @@ from convscope.views.style import BODY, LIGHT, Theme, measure, number, percent, 
 MOST = 64  # rows in one figure; the rest are said
 ROW = 38  # pixels
 WIDEST = 560  # pixels of one column
-_NUMBER = re.compile(r"[<>~]?\s?[-−+]?[\d.,]+(\s?(%|×|x)\s?[\d.,]*)*|[–—-]|")
+_NUMBER = re.compile(r"[<>~]?\s?[-−+]?[\d.,]+(\s?(%|×|x|±)\s?[\d.,]*)*|[–—-]|")
 
 
 def numeric(rows: Sequence[Sequence[object]], column: int) -> bool:
@@ -149,8 +149,29 @@ def _(result: Heatmap) -> Said:
 
 
 @_said.register
+def _(result: Regions) -> Said:
+    rows = []
+    for index, boxes in enumerate(result.boxes.tolist()):
+        title = result.titles[index] if index < len(result.titles) else ""
+        name, area = picture_name(result, index) or str(index + 1), percent(float(result.masks[index].float().mean()))
+        rows += [[name, title, *map(str, box), area] for box in boxes if box[2]] or [[name, title, *"–" * 4, area]]
+    return [("", ("picture", "explained", "top", "left", "height", "width", "area of the parts"), rows)]
+
+
+@_said.register
 def _(result: Pictures) -> Said:
     return [(title, (), []) for title in result.titles]
+
+
+@_said.register
+def _(result: Synthesis) -> Said:
+    rows = []
+    for index in range(len(result.values)):
+        ends = [] if result.trace is None else [number(float(e), 3) for e in result.trace[[0, -1], index]]
+        title = result.titles[index] if index < len(result.titles) else ""
+        rows.append([str(index + 1), title, *ends])
+    curve = () if result.trace is None else (f"{result.quantity} at first", "at last")
+    return [("", ("picture", "", *curve), rows)] if any(result.titles) or curve else []
 
 
 @_said.register

@@ -76,8 +76,8 @@ def load_network(
             metadata say, and for an own network 224. Architectures that are made for one size are built for this one.
         crop: share of the resized picture's side that is kept, in (0, 1].
         device: where it runs. The default for a name is CUDA, else MPS, else the CPU; a module stays where it is.
-        precision: ``"float32"``, or ``"bfloat16"`` by autocast. ``"auto"`` is float32: attributions are differences of
-            small numbers, so less is taken only when it is asked for.
+        precision: ``"float32"``, or ``"bfloat16"`` by autocast. ``"auto"`` is float32, since attributions are
+            differences of small numbers, and bfloat16 for pictures made by optimisation where the device is fast at it.
         output: key or attribute that holds the class scores where the module returns a dict or an object.
         seed: of random weights. The generators of torch are left as they were.
         name: how messages and provenance call it.
@@ -98,7 +98,8 @@ def load_network(
     else:
         source = _given(network, weights, seed)
     found = _assembled(source, _placed(source, device), asked)
-    found = replace(found, name=name or found.name, precision=wanted or found.precision, output=output or found.output)
+    wanted = wanted or (found.precision if source.base else "auto")
+    found = replace(found, name=name or found.name, precision=wanted, output=output or found.output)
     if names is not None or source.labelled:
         _check_labels(found)
     return found

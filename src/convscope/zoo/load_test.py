@@ -63,7 +63,7 @@ def test_a_module_is_taken_as_it_is() -> None:
     assert network.mean.tolist() == [0, 0, 0]
     assert network.std.tolist() == [1, 1, 1]
     assert network.labels == ()
-    assert network.precision == "float32"
+    assert network.arithmetic == "float32"
 
 
 def test_options_describe_a_module() -> None:

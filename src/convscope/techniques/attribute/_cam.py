@@ -80,7 +80,7 @@ def activation_map(
         batched(
             lambda part: _cells(question.of_part(part, len(images)), images[part], names, formula, slopes),
             len(images),
-            network.max_batch,
+            network.at_once(images),
         )
     )
     *cells, scores, targets = (torch.cat(parts) for parts in zip(*passes, strict=True))

@@ -27,6 +27,16 @@ OfOption = Annotated[Of, Field(description="what to explain: the class score bef
 BLUR = 0.1  # standard deviation of a blurred baseline, of the picture's longer side
 
 
+def asked_for(question: Question) -> str:
+    """What a quantity is in: ``score``, ``probability`` or ``loss`` of a class, ``activation`` of a unit."""
+    return "activation" if question.unit else question.of
+
+
+def held(question: Question, targets: Tensor) -> Question:
+    """The question with every picture held to the class (N,) that it was found to be; a unit stays what it is."""
+    return question if question.unit else replace(question, target=targets.tolist())
+
+
 def answers(question: Question, images: Tensor) -> tuple[Tensor, Tensor]:
     """(N,) scores and (N,) classes of the pictures themselves, to which every version of a picture is held."""
 
@@ -34,7 +44,7 @@ def answers(question: Question, images: Tensor) -> tuple[Tensor, Tensor]:
         asked = question.of_part(part, len(images))
         return asked.scores(observe(question.network, images[part], question.layers))
 
-    passes = list(batched(some, len(images), question.network.max_batch))
+    passes = list(batched(some, len(images), question.network.at_once(images)))
     scores, targets = (torch.cat(parts) for parts in zip(*passes, strict=True))
     return scores.detach(), targets
 
@@ -45,7 +55,7 @@ def slopes_at(
     """Gradients and scores at ``count`` versions of one picture, a few at a time.
 
     Args:
-        target: the class that all versions are asked about.
+        target: the class that all versions are asked about; not read where a unit is.
         versions: from a slice of range(count) to (M, 3, H, W).
 
     Yields:
@@ -58,7 +68,7 @@ def slopes_at(
         wide = torch.promote_types(slopes.dtype, torch.float32)
         return part, slopes.to(wide), scores.to(wide)
 
-    return batched(some, count, question.network.max_batch)
+    return batched(some, count, question.network.at_once(versions(slice(0, 1))), "samples")
 
 
 def wide(images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from convscope.errors import NetworkError
 from convscope.hooks import OUTPUT, observe
 from convscope.network import Network
 from convscope.objectives import class_score
+from convscope.progress import over
 from convscope.registry import Target, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._cam import Layers, Seen, activation_map
@@ -58,7 +59,7 @@ def ablationcam(network: Network, images: Tensor, *, target: Target = None, laye
 
 def weighted(seen: Seen) -> Tensor:
     """(N, h, w): channels weighted by what the score loses without them."""
-    weights = torch.stack([_losses(seen, number) for number in range(len(seen.maps))])
+    weights = torch.stack([_losses(seen, number) for number in over(len(seen.maps), "pictures")])
     return (weights[:, :, None, None] * seen.maps).sum(1)
 
 
@@ -68,7 +69,9 @@ def _losses(seen: Seen, number: int) -> Tensor:
     busy = seen.maps[number].flatten(1).any(1).nonzero()[:, 0]
     if len(busy):
         network = seen.question.network
-        passes = batched(lambda part: _scores_without(seen, number, busy[part]), len(busy), network.max_batch)
+        passes = batched(
+            lambda part: _scores_without(seen, number, busy[part]), len(busy), network.max_batch, "channels"
+        )
         losses[busy] = seen.scores[number].to(losses) - torch.cat(list(passes)).to(losses)
     return losses
 

@@ -11,6 +11,7 @@ pictures; a_n lies in the n-th of equal parts of [0, 1], in random order, which 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -18,13 +19,22 @@ from pydantic import Field
 from torch import Tensor
 
 from convscope.batching import batched
-from convscope.hooks import OUTPUT, observe
+from convscope.hooks import observe
 from convscope.network import Network
-from convscope.objectives import Question, ask, class_score
-from convscope.registry import Seed, Target, technique
+from convscope.objectives import Question, ask
+from convscope.progress import over
+from convscope.registry import Layer, Seed, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
-from convscope.techniques.attribute._path import OfOption, answers, blurred, slopes_at, wide, with_completeness
+from convscope.techniques.attribute._path import (
+    OfOption,
+    answers,
+    asked_for,
+    blurred,
+    slopes_at,
+    wide,
+    with_completeness,
+)  # fmt: skip
 
 Kind = Literal["blur", "noise"]
 WIDTHS = (0.02, 0.2)  # standard deviations of blurred baselines, of the longer side
@@ -41,6 +51,8 @@ def expected_gradients(
     images: Tensor,
     *,
     target: Target = None,
+    layer: Layer = None,
+    unit: UnitOption = None,
     of: OfOption = "score",
     baselines: Annotated[
         Kind, Field(description="pictures without evidence: the picture blurred by random widths, or noise")
@@ -51,9 +63,10 @@ def expected_gradients(
     """Each pixel's share in the difference of scores between a picture and many without evidence, on average.
 
     Args:
-        network: a classifier.
+        network: any network; a classifier unless a unit is given.
         images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
         target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
+        layer, unit: a unit inside the network instead of a class; without a position, the channel's strongest.
         of: ``score`` before the softmax, ``probability`` or ``loss``.
         baselines: ``blur`` or ``noise``.
         samples: how many baselines, each with one point on its path.
@@ -64,17 +77,21 @@ def expected_gradients(
         over baselines, and ``completeness``: the map's ``sum``, the ``wanted`` difference of scores and the ``error``.
 
     Raises:
-        UnknownTarget.
+        UnknownTarget, UnknownLayer, OptionError.
     """
-    question = ask(network, target, of=of)
+    question = ask(network, target, of=of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
     draws = Draws(samples, baselines, seed)
     found = [
-        _expected(question, image, target, draws) for image, target in zip(wide(images), targets.tolist(), strict=True)
+        _expected(question, image, target, draws)
+        for image, target in over(zip(wide(images), targets.tolist(), strict=True), "pictures")
     ]
     values, without = torch.stack([heat for heat, _ in found]), torch.stack([base for _, base in found])
     said = with_completeness(describe(question, values, scores, targets), values, scores, without)
-    return Heatmap(values=values, images=images, signed=True, quantity=f"share in the {of}", **said)
+    return Heatmap(
+        values=values, images=images, signed=True, quantity=f"share in the {asked_for(question)}",
+        layer=question.layer, **said,
+    )  # fmt: skip
 
 
 class Draws:
@@ -110,10 +127,10 @@ def _expected(question: Question, image: Tensor, target: int, draws: Draws) -> t
     total = torch.zeros_like(image)
     for part, slopes, _ in slopes_at(question, target, draws.count, between):
         total += ((image - draws.baselines(image, part)) * slopes.to(image)).sum(0)
-    score = class_score(question.network, target, question.of)
+    network, asked = question.network, replace(question, target=target)
     bases = batched(
-        lambda part: score(observe(question.network, draws.baselines(image, part), [OUTPUT])),
+        lambda part: asked.scores(observe(network, draws.baselines(image, part), question.layers))[0],
         draws.count,
-        question.network.max_batch,
+        network.max_batch,
     )
     return (total.sum(0) / draws.count).cpu(), torch.cat(list(bases)).float().mean().cpu()

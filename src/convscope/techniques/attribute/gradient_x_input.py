@@ -18,10 +18,10 @@ from convscope.backward import PLAIN
 from convscope.batching import batched
 from convscope.network import Network
 from convscope.objectives import ask
-from convscope.registry import Target, technique
+from convscope.registry import Layer, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
-from convscope.techniques.attribute._path import OfOption, baseline_of, wide
+from convscope.techniques.attribute._path import OfOption, asked_for, baseline_of, wide
 from convscope.techniques.attribute.saliency import sensitivity
 
 
@@ -36,6 +36,8 @@ def gradient_x_input(
     images: Tensor,
     *,
     target: Target = None,
+    layer: Layer = None,
+    unit: UnitOption = None,
     of: OfOption = "score",
     baseline: Annotated[
         Literal["black", "mean"], Field(description="what counts as nothing: black, or the network's mean colour")
@@ -44,9 +46,10 @@ def gradient_x_input(
     """Each pixel's share in the score to first order: its value times its gradient.
 
     Args:
-        network: a classifier.
+        network: any network; a classifier unless a unit is given.
         images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
         target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
+        layer, unit: a unit inside the network instead of a class; without a position, the channel's strongest.
         of: ``score`` before the softmax, ``probability`` or ``loss``.
         baseline: what counts as nothing.
 
@@ -54,9 +57,9 @@ def gradient_x_input(
         ``values`` (N, H, W), signed, in score, summed over colours.
 
     Raises:
-        UnknownTarget.
+        UnknownTarget, UnknownLayer, OptionError.
     """
-    question = ask(network, target, of=of)
+    question = ask(network, target, of=of, layer=layer, unit=unit)
     passes = list(
         batched(
             lambda part: sensitivity(question.of_part(part, len(images)), images[part], PLAIN),
@@ -68,6 +71,7 @@ def gradient_x_input(
     away = wide(images) - baseline_of(network, wide(images), baseline)
     values = (away.to(slopes.device) * slopes).sum(1).cpu()
     return Heatmap(
-        values=values, images=images, signed=True, quantity=f"share in the {of}",
+        values=values, images=images, signed=True, quantity=f"share in the {asked_for(question)}",
+        layer=question.layer,
         **describe(question, values, scores, targets),
     )  # fmt: skip

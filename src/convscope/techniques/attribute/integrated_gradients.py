@@ -20,14 +20,17 @@ from torch import Tensor
 
 from convscope.network import Network
 from convscope.objectives import Question, ask
-from convscope.registry import Target, technique
+from convscope.progress import over
+from convscope.registry import Layer, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
 from convscope.techniques.attribute._path import (
     BaselineOption,
     OfOption,
     answers,
+    asked_for,
     baseline_of,
+    held,
     slopes_at,
     wide,
     with_completeness,
@@ -51,6 +54,8 @@ def integrated_gradients(
     images: Tensor,
     *,
     target: Target = None,
+    layer: Layer = None,
+    unit: UnitOption = None,
     of: OfOption = "score",
     baseline: BaselineOption = "black",
     steps: Annotated[int, Field(ge=1, description="points on the path; more make the completeness error smaller")] = 50,
@@ -59,9 +64,10 @@ def integrated_gradients(
     """Each pixel's share in the difference of scores between a picture and one without evidence.
 
     Args:
-        network: a classifier.
+        network: any network; a classifier unless a unit is given.
         images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
         target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
+        layer, unit: a unit inside the network instead of a class; without a position, the channel's strongest.
         of: ``score`` before the softmax, ``probability`` or ``loss``.
         baseline: ``black``, ``mean`` (the colour that the network subtracts) or ``blur`` (Gaussian, a tenth of the
             longer side).
@@ -73,21 +79,24 @@ def integrated_gradients(
         ``completeness``: the map's ``sum``, the ``wanted`` difference of scores and the ``error`` between them.
 
     Raises:
-        UnknownTarget.
+        UnknownTarget, UnknownLayer, OptionError.
     """
-    question = ask(network, target, of=of)
+    question = ask(network, target, of=of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
     starts = baseline_of(network, wide(images), baseline)
-    without, _ = answers(ask(network, targets.tolist(), of=of), starts)
+    without, _ = answers(held(question, targets), starts)
     places, weights = nodes(steps, rule)
     values = torch.stack(
         [
             _integrated(question, image, start, target, places, weights)
-            for image, start, target in zip(wide(images), starts, targets.tolist(), strict=True)
+            for image, start, target in over(zip(wide(images), starts, targets.tolist(), strict=True), "pictures")
         ]
     )
     said = with_completeness(describe(question, values, scores, targets), values, scores, without)
-    return Heatmap(values=values, images=images, signed=True, quantity=f"share in the {of}", **said)
+    return Heatmap(
+        values=values, images=images, signed=True, quantity=f"share in the {asked_for(question)}",
+        layer=question.layer, **said,
+    )  # fmt: skip
 
 
 def nodes(steps: int, rule: Rule) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from convscope.hooks import OUTPUT
 from convscope.network import Network
 from convscope.objectives import Question, ask
 from convscope.perturb import Box, Outcome, Variations
+from convscope.progress import over
 from convscope.registry import Seed, Target, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
@@ -92,7 +93,8 @@ def occlusion(
     _check(sides, stride, images)
     question, variations = ask(network, target, of=of), Variations(network)
     found = [
-        _occluded(question, variations, images, number, sides, stride, fill, seed) for number in range(len(images))
+        _occluded(question, variations, images, number, sides, stride, fill, seed)
+        for number in over(len(images), "pictures")
     ]
     values, scores, targets = (torch.stack([item[name] for item in found]) for name in ("map", "score", "target"))
     cells = torch.stack([item["drops"][0] for item in found]) if len(sides) == 1 else None

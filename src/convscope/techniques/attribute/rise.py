@@ -12,6 +12,7 @@ the paper's 4,000 to 8,000. The masks are the same for all pictures.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -20,13 +21,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convscope.batching import batched
-from convscope.hooks import OUTPUT, observe
+from convscope.hooks import observe
 from convscope.network import Network
-from convscope.objectives import Objective, Of, ask, class_score
-from convscope.registry import Seed, Target, technique
+from convscope.objectives import Of, Question, ask
+from convscope.progress import over
+from convscope.registry import Layer, Seed, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
-from convscope.techniques.attribute._path import answers, wide
+from convscope.techniques.attribute._path import answers, asked_for, wide
 
 
 @technique(
@@ -43,6 +45,8 @@ def rise(
     images: Tensor,
     *,
     target: Target = None,
+    layer: Layer = None,
+    unit: UnitOption = None,
     of: Annotated[Of, Field(description="what to weight the masks by: probability, score or loss")] = "probability",
     samples: Annotated[int, Field(ge=1, description="random masks, one pass each")] = 1000,
     cells: Annotated[int, Field(ge=2, description="cells of a mask along each side")] = 7,
@@ -52,10 +56,11 @@ def rise(
     """Which regions make a class likely when little else is seen: random masks, weighted by the score behind them.
 
     Args:
-        network: a classifier; nothing but its scores is used.
+        network: any network, a classifier unless a unit is given; nothing but its scores is used.
         images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
         target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
-        of: ``probability``, ``score`` before the softmax, or ``loss``.
+        layer, unit: a unit inside the network instead of a class; without a position, the channel's strongest.
+        of: ``probability``, ``score`` before the softmax, or ``loss``; a unit counts by its activation.
         samples: masks, one forward pass each for each picture.
         cells: of a mask's grid, along each side.
         keep: probability that a cell is open.
@@ -65,20 +70,21 @@ def rise(
         ``values`` (N, H, W): the expected score where a pixel is seen.
 
     Raises:
-        UnknownTarget.
+        UnknownTarget, UnknownLayer, OptionError.
     """
-    question = ask(network, target, of=of)
+    by_activation = unit is not None and of == "probability"
+    question = ask(network, target, of="score" if by_activation else of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
     masks = Masks(samples, cells, keep, (images.shape[-2], images.shape[-1]), seed)
     values = torch.stack(
         [
-            _weighted(network, image, class_score(network, int(target), of), masks)
-            for image, target in zip(wide(images), targets, strict=True)
+            _weighted(replace(question, target=target), image, masks)
+            for image, target in over(zip(wide(images), targets.tolist(), strict=True), "pictures")
         ]
     )
     return Heatmap(
-        values=values, images=images, signed=False, quantity=f"mean {of} where a pixel is seen",
-        **describe(question, values, scores, targets),
+        values=values, images=images, signed=False, layer=question.layer,
+        quantity=f"mean {asked_for(question)} where a pixel is seen", **describe(question, values, scores, targets),
     )  # fmt: skip
 
 
@@ -103,13 +109,13 @@ class Masks:
         return torch.stack([mask[y : y + height, x : x + width] for mask, y, x in places])
 
 
-def _weighted(network: Network, image: Tensor, score: Objective, masks: Masks) -> Tensor:
+def _weighted(question: Question, image: Tensor, masks: Masks) -> Tensor:
     """(H, W) for one picture (3, H, W)."""
 
     def some(part: slice) -> Tensor:
         shown = masks[part].to(image)
-        found = score(observe(network, image * shown[:, None], [OUTPUT]))
+        found, _ = question.scores(observe(question.network, image * shown[:, None], question.layers))
         return torch.einsum("m,mhw->hw", found.to(image), shown).cpu().double()
 
-    total = sum(batched(some, masks.count, network.max_batch))
+    total = sum(batched(some, masks.count, question.network.max_batch, "masks"))
     return torch.as_tensor(total).to(image.dtype).cpu() / (masks.count * masks.keep)

@@ -84,7 +84,7 @@ def saliency(
         batched(
             lambda part: sensitivity(question.of_part(part, len(images)), images[part], RULES[rule]),
             len(images),
-            network.max_batch,
+            network.at_once(images),
         )
     )
     slopes, scores, targets = (torch.cat(parts) for parts in zip(*passes, strict=True))

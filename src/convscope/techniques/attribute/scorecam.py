@@ -24,6 +24,7 @@ from convscope.batching import batched
 from convscope.hooks import OUTPUT, observe
 from convscope.network import Network
 from convscope.objectives import class_score
+from convscope.progress import over
 from convscope.registry import Target, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._cam import Layers, Seen, activation_map, enlarged
@@ -73,7 +74,7 @@ def scorecam(
 
 def weighted(seen: Seen, most: int | None = None) -> Tensor:
     """(N, h, w): channels weighted by the softmax of the scores of the picture behind each."""
-    return torch.stack([_one(seen, number, most) for number in range(len(seen.maps))])
+    return torch.stack([_one(seen, number, most) for number in over(len(seen.maps), "pictures")])
 
 
 def _one(seen: Seen, number: int, most: int | None) -> Tensor:
@@ -85,6 +86,7 @@ def _one(seen: Seen, number: int, most: int | None) -> Tensor:
         lambda part: _scores_through(seen.question.network, image, maps[part], target),
         len(maps),
         seen.question.network.max_batch,
+        "channels",
     )
     weights = torch.cat(list(passes)).to(maps).softmax(0)
     return torch.einsum("k,khw->hw", weights, maps)

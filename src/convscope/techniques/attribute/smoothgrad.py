@@ -18,10 +18,11 @@ from torch import Tensor
 from convscope.errors import OptionError
 from convscope.network import Network
 from convscope.objectives import Question, ask
-from convscope.registry import Seed, Target, technique
+from convscope.progress import over
+from convscope.registry import Layer, Seed, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
-from convscope.techniques.attribute._path import OfOption, answers, slopes_at, wide
+from convscope.techniques.attribute._path import OfOption, answers, asked_for, slopes_at, wide
 from convscope.techniques.attribute.saliency import Reduce, reduce_colours
 
 Samples = Annotated[int, Field(ge=1, description="noisy copies of each picture, one pass forward and back each")]
@@ -39,6 +40,8 @@ def smoothgrad(
     images: Tensor,
     *,
     target: Target = None,
+    layer: Layer = None,
+    unit: UnitOption = None,
     of: OfOption = "score",
     samples: Samples = 50,
     noise: Noise = 0.15,
@@ -51,9 +54,10 @@ def smoothgrad(
     """How much each pixel moves the score, averaged over noisy copies of the picture.
 
     Args:
-        network: a classifier.
+        network: any network; a classifier unless a unit is given.
         images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
         target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
+        layer, unit: a unit inside the network instead of a class; without a position, the channel's strongest.
         of: ``score`` before the softmax, ``probability`` or ``loss``.
         samples: how many copies.
         noise: standard deviation, as a share of the picture's largest less its smallest value.
@@ -64,16 +68,17 @@ def smoothgrad(
         ``values`` (N, H, W), in score per unit of pixel value.
 
     Raises:
-        UnknownTarget; OptionError for a signed length.
+        UnknownTarget, UnknownLayer; OptionError for a signed length.
     """
     if signed and reduce == "l2":
         raise OptionError("reduce l2 has no sign; use signed with max or sum")
-    question = ask(network, target, of=of)
+    question = ask(network, target, of=of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
     means = torch.stack([m for m, _ in moments(question, images, targets, samples, noise, seed)])
     values = reduce_colours(means, reduce, signed)
     return Heatmap(
-        values=values, images=images, signed=signed, quantity=f"{of} per unit of pixel value",
+        values=values, images=images, signed=signed, quantity=f"{asked_for(question)} per unit of pixel value",
+        layer=question.layer,
         **describe(question, values, scores, targets),
     )  # fmt: skip
 
@@ -83,7 +88,7 @@ def moments(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each picture mean and variance (3, H, W) of the gradients of its noisy copies; over n, not n - 1."""
     draws = torch.randn(samples, *images.shape[1:], generator=torch.Generator().manual_seed(seed))
-    for image, target in zip(wide(images), targets.tolist(), strict=True):
+    for image, target in over(zip(wide(images), targets.tolist(), strict=True), "pictures"):
         spread = noise * (image.max() - image.min())
         copies = lambda part, image=image, spread=spread: image + spread * draws[part].to(image)  # noqa: E731
         parts = [slopes.cpu().double() for _, slopes, _ in slopes_at(question, target, samples, copies)]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from convscope.network import Network
 from convscope.objectives import ask
-from convscope.registry import Seed, Target, technique
+from convscope.registry import Layer, Seed, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
-from convscope.techniques.attribute._path import OfOption, answers
+from convscope.techniques.attribute._path import OfOption, answers, asked_for
 from convscope.techniques.attribute.saliency import reduce_colours
 from convscope.techniques.attribute.smoothgrad import Noise, Samples, moments
 
@@ -34,6 +34,8 @@ def vargrad(
     images: Tensor,
     *,
     target: Target = None,
+    layer: Layer = None,
+    unit: UnitOption = None,
     of: OfOption = "score",
     samples: Samples = 50,
     noise: Noise = 0.15,
@@ -43,9 +45,10 @@ def vargrad(
     """How much each pixel's influence on the score varies over noisy copies of the picture.
 
     Args:
-        network: a classifier.
+        network: any network; a classifier unless a unit is given.
         images: (3, H, W) or (N, 3, H, W) in [0, 1], used at their own size.
         target: class index, label, or an unambiguous part of one; the predicted class for None; or one a picture.
+        layer, unit: a unit inside the network instead of a class; without a position, the channel's strongest.
         of: ``score`` before the softmax, ``probability`` or ``loss``.
         samples: how many copies.
         noise: standard deviation, as a share of the picture's largest less its smallest value.
@@ -56,13 +59,14 @@ def vargrad(
         ``values`` (N, H, W), never negative, in (score per unit of pixel value) squared; over n, not n - 1.
 
     Raises:
-        UnknownTarget.
+        UnknownTarget, UnknownLayer, OptionError.
     """
-    question = ask(network, target, of=of)
+    question = ask(network, target, of=of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
     variances = torch.stack([v for _, v in moments(question, images, targets, samples, noise, seed)])
     values = reduce_colours(variances, reduce, signed=False)
     return Heatmap(
-        values=values, images=images, signed=False, quantity=f"variance of {of} per unit of pixel value",
+        values=values, images=images, signed=False, layer=question.layer,
+        quantity=f"variance of {asked_for(question)} per unit of pixel value",
         **describe(question, values, scores, targets),
     )  # fmt: skip

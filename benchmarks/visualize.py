@@ -1,0 +1,142 @@
+"""A step of ``visualize`` against the bare forward and backward pass, and against lucent, in one run.
+
+    python benchmarks/visualize.py              # SqueezeNet, ResNet-50 and VGG-16 at 224 px; random weights
+    python benchmarks/visualize.py --quick
+
+All maximise one channel of a layer from Fourier coefficients under the transforms of Olah et al. 2017. The floor is the
+module's forward pass for one picture, ended behind the layer, and one ``autograd.grad`` for the pixels with frozen
+weights, in float32. Each round measures all in turn, so that a noisy machine is noisy for all, and the median of the
+ratios counts. At the end both pictures' objectives are measured in float32, without transforms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import convscope
+from convscope.hooks import observe
+from convscope.network import Network, fast_in_bfloat16
+from convscope.objectives import channel
+from convscope.optimize import optimize
+from convscope.parameterizations import Fourier
+from convscope.transforms import ROBUST
+
+LAYERS = {"squeezenet1_0": "features.10", "resnet50": "layer3", "vgg16": "features.23"}
+
+
+class Reached(Exception):
+    """Ends a forward pass."""
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def bare(module: nn.Module, part: nn.Module, images: Tensor, index: int) -> None:
+    """Forward to the layer and back to the pixels, nothing else."""
+    kept: list[Tensor] = []
+
+    def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        kept.append(output)
+        raise Reached
+
+    handle = part.register_forward_hook(stop)
+    pixels = images.clone().requires_grad_()
+    with contextlib.suppress(Reached):
+        module(pixels)
+    handle.remove()
+    torch.autograd.grad(kept[0][:, index].mean(), pixels)
+
+
+def ours(network: Network, layer: str, index: int, size: int, steps: int) -> Tensor:
+    """The picture after so many steps."""
+    for step in optimize(
+        network, channel(network, layer, index), Fourier(1, (size, size)), steps=steps, transforms=ROBUST
+    ):
+        last = step
+    return last.images
+
+
+def theirs(module: nn.Module, layer: str, index: int, size: int, steps: int) -> Tensor:
+    """The same by lucent."""
+    from lucent.optvis import param, render, transform
+
+    found = render.render_vis(
+        module, f"{layer.replace('.', '_')}:{index}", lambda: param.image(size, fft=True, decorrelate=True),
+        transforms=transform.standard_transforms, thresholds=(steps,), show_image=False, progress=False,
+    )  # fmt: skip
+    return torch.from_numpy(found[-1]).permute(0, 3, 1, 2)
+
+
+def measure(name: str, layer: str, size: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Medians over the rounds of one network."""
+    network = convscope.load_network(f"torchvision:{name}", weights="random", precision="float32")
+    network.module.requires_grad_(False)
+    images = network.normalise(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+    rough = convscope.load_network(network, precision="bfloat16")
+    part = network.module.get_submodule(layer)
+    with torch.no_grad():  # of random weights, a channel that is not silent
+        index = int(observe(network, images.clamp(0, 1), [layer])[layer].mean((0, 2, 3)).argmax())
+    calls = {
+        "floor": lambda: [bare(network.module, part, images, index) for _ in range(steps)],
+        "convscope, float32": lambda: ours(network, layer, index, size, steps),
+        "convscope, bfloat16": lambda: ours(rough, layer, index, size, steps),
+        "lucent": lambda: theirs(network.module, layer, index, size, steps),
+    }
+    for call in calls.values():
+        call()
+    rounds = [{key: seconds(call) / steps for key, call in calls.items()} for _ in range(repeats)]
+    score = channel(network, layer, index)
+    with torch.no_grad():
+        ends = {
+            "convscope, float32": ours(network, layer, index, size, 10 * steps),
+            "convscope, bfloat16": ours(rough, layer, index, size, 10 * steps),
+        }
+        objective = {key: float(score(observe(network, picture, [layer]))) for key, picture in ends.items()}
+    return {
+        "step ms": {key: round(1000 * statistics.median(r[key] for r in rounds), 2) for key in calls},
+        "floors, float32": round(statistics.median(r["convscope, float32"] / r["floor"] for r in rounds), 3),
+        "times lucent, float32": round(statistics.median(r["lucent"] / r["convscope, float32"] for r in rounds), 2),
+        "times lucent, bfloat16": round(statistics.median(r["lucent"] / r["convscope, bfloat16"] for r in rounds), 2),
+        "objective": objective,
+    }
+
+
+def main() -> None:
+    """Measure and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "visualize.json")
+    options = parser.parse_args()
+    size, steps, repeats = (64, 3, 2) if options.quick else (224, 10, 7)
+    layers = dict(list(LAYERS.items())[:1]) if options.quick else LAYERS
+    found = {name: measure(name, layer, size, steps, repeats) for name, layer in layers.items()}
+    settings = {
+        "size": size, "steps": steps, "repeats": repeats, "threads": torch.get_num_threads(),
+        "machine": platform.machine(), "torch": torch.__version__,
+        "fast in bfloat16": fast_in_bfloat16(torch.device("cpu")),
+    }  # fmt: skip
+    print(json.dumps(found, indent=2))
+    if not options.quick:
+        options.output.parent.mkdir(exist_ok=True)
+        options.output.write_text(json.dumps({"settings": settings, "networks": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

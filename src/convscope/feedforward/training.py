@@ -1,0 +1,408 @@
+"""How a stylist is trained: many photographs, and for each what ``optimize`` would maximise, but for the weights.
+
+    for step in train(network, photographs, {"scream": picture}, Recipe(steps=4000), layers):
+        step.loss                                # of this batch
+    save_stylist("scream.safetensors", step.stylist, step.recipe)
+
+The loss is Johnson et al. (2016), section 3: the distance of the painted picture's features from the photograph's
+(equation 2), of its Gram matrices from the painting's (equation 4), and its total variation, all as
+``convscope.objectives`` and ``convscope.regularizers`` have them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope import progress
+from convscope.backward import gradient
+from convscope.errors import ConvscopeError, ImageError, OptionError, OutputError
+from convscope.feedforward.files import SUFFIX, save_stylist
+from convscope.feedforward.stylist import Shape, Stylist
+from convscope.hooks import observe
+from convscope.images import atomic_write, find_images, read_image, resize
+from convscope.network import Network
+from convscope.objectives import Objective, features, gram, grams
+from convscope.optimize import State, load_state, save_state
+from convscope.regularizers import TotalVariation
+from convscope.zoo.options import seeded
+
+KEPT = 512 << 20  # bytes of decoded photographs that are kept for the next time
+SAVED = 250  # steps after which what a broken training goes on from is written
+MARGIN = 8  # pixels that are painted around what is judged; see Training._parts
+COARSE = 8  # pixels; shading is compared at so much coarser a resolution
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, beside the pictures and the network that judges.
+
+    Attributes:
+        steps: batches.
+        size: side of the square crops of photographs that are judged, in pixels.
+        batch: photographs a step; they take the styles in turn.
+        rate: Adam's, at the start; it falls along a cosine to nothing.
+        style_size: shorter side to which paintings are scaled, in pixels, which decides how large strokes become.
+        content, style: weights of the two distances, each in shares of its target's own size and averaged over layers.
+        colours: weight of the distance of the pixels' mean and covariance, to which the filters of many networks are
+            blind.
+        shading: weight of how little light and dark, coarsely, lie where they do in the photograph: 1 - correlation.
+        variation: weight of the total variation, a pixel.
+        opening: share of the steps over which the weights of content and shading rise from a tenth to all. A stylist
+            that has to please both from the start learns one fine ripple for everything and stays there.
+        content_layers, style_layers: of the network that judges.
+        seed: of the first weights and of the crops.
+        shape: of the weights.
+    """
+
+    steps: int = 4000
+    size: int = 128
+    batch: int = 2
+    rate: float = 2e-3
+    style_size: int = 256
+    content: float = 20.0
+    style: float = 50.0
+    colours: float = 20.0
+    shading: float = 10.0
+    variation: float = 30.0
+    opening: float = 0.5
+    content_layers: tuple[str, ...] = ()
+    style_layers: tuple[str, ...] = ()
+    seed: int = 0
+    shape: Shape = Shape()  # noqa: RUF009 - frozen
+
+    def noted(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    def weight(self, step: int) -> float:
+        """What content and shading count at a step, counted from 0, in shares of their weights."""
+        opened = step / (self.opening * self.steps) if self.opening else 1.0
+        return 0.1 + 0.9 * min(1.0, opened)
+
+
+class Photographs:
+    """Random crops of the pictures in a folder; those that cannot be read are passed over and kept in mind."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.paths = find_images(folder)
+        self.unreadable: dict[Path, str] = {}
+        self._decoded: dict[int, Tensor] = {}
+        self._bytes = 0
+        if not self.paths:
+            raise ImageError(f"{folder} holds no pictures; name a folder of photographs to train on")
+
+    def crops(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """(count, 3, size, size): each of a photograph whose shorter side becomes 1 to 1.5 times ``size``."""
+        return torch.stack([self._crop(size, generator) for _ in range(count)])
+
+    def _crop(self, size: int, generator: torch.Generator) -> Tensor:
+        first, scale, down, right, mirrored = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
+        image = self._picture(int(first * len(self.paths)), 2 * size).float() / 255
+        factor = size * (1 + scale / 2) / min(image.shape[1:])
+        height, width = (max(size, round(side * factor)) for side in image.shape[1:])
+        image = resize(image, (height, width))
+        top, left = int(down * (height - size + 1)), int(right * (width - size + 1))
+        crop = image[:, top : top + size, left : left + size]
+        return crop.flip(2) if mirrored < 0.5 else crop
+
+    def _picture(self, index: int, side: int) -> Tensor:
+        """(3, h, w) uint8, shorter side at most ``side``, of the photograph there or the next that can be read."""
+        for place in range(len(self.paths)):
+            number = (index + place) % len(self.paths)
+            if number in self._decoded:
+                return self._decoded[number]
+            if self.paths[number] in self.unreadable:
+                continue
+            try:
+                return self._kept(number, read_image(self.paths[number]), side)
+            except ImageError as error:
+                self.unreadable[self.paths[number]] = str(error)
+        raise ImageError(f"none of the {len(self.paths)} pictures can be read: {next(iter(self.unreadable.values()))}")
+
+    def _kept(self, number: int, image: Tensor, side: int) -> Tensor:
+        share = side / min(image.shape[1:])
+        if share < 1:
+            image = resize(image, (max(1, round(image.shape[1] * share)), max(1, round(image.shape[2] * share))))
+        small = (image * 255).round().to(torch.uint8)
+        if self._bytes < KEPT:
+            self._decoded[number], self._bytes = small, self._bytes + small.numel()
+        return small
+
+
+def _colours_of(images: Tensor) -> Tensor:
+    """(N, 4, 3): the mean of red, green and blue, and below it their covariance."""
+    return torch.cat([images.mean((2, 3))[:, None], gram(images.float(), centred=True)], 1)
+
+
+def _unlike(images: Tensor, others: Tensor) -> Tensor:
+    """(N,): 1 - correlation of two pictures' brightness at a coarser resolution."""
+    rows = [F.avg_pool2d(each.float().mean(1), COARSE).flatten(1) for each in (images, others)]
+    rows = [F.normalize(row - row.mean(1, keepdim=True), dim=1) for row in rows]
+    return 1 - (rows[0] * rows[1]).sum(1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step found.
+
+    Attributes:
+        number: steps done, from 1.
+        loss: of its batch, before the step, averaged over pictures.
+        parts: the same for ``content``, ``style``, ``colours``, ``shading`` and
+            ``variation``, weighted.
+    """
+
+    number: int
+    loss: float
+    parts: Mapping[str, float]
+    _training: Training
+
+    @property
+    def stylist(self) -> Stylist:
+        """As it is now: read it before the next step, or copy it."""
+        return self._training.stylist
+
+    def state(self) -> State:
+        """All that is needed to go on from here: ``train(..., resume=state)``."""
+        return self._training.state()
+
+
+def train(
+    network: Network,
+    photographs: Photographs,
+    paintings: Mapping[str, Tensor],
+    recipe: Recipe,
+    *,
+    resume: State | None = None,
+) -> Iterator[Step]:
+    """Train one stylist for one or several paintings.
+
+    Args:
+        network: judges what is painted; its weights stay as they are. Where it computes in bfloat16, the stylist does.
+        photographs: what is painted.
+        paintings: name to (3, H, W) in [0, 1], a style each.
+        recipe: everything else.
+        resume: what :meth:`Step.state` gave; the training ends with the weights of one that never stopped.
+
+    Yields:
+        A :class:`Step` after each step.
+
+    Raises:
+        OptionError: the state is of another training, a painting is too small, or the loss overflowed.
+    """
+    training = Training(network, photographs, paintings, recipe)
+    if resume is not None:
+        training.restore(resume)
+    for _ in progress.over(range(training.number, recipe.steps), "steps"):
+        yield training.advance()
+
+
+class Training:
+    """Everything that a training carries from step to step."""
+
+    def __init__(
+        self, network: Network, photographs: Photographs, paintings: Mapping[str, Tensor], recipe: Recipe
+    ) -> None:
+        self.network, self.photographs, self.recipe = network.drawing, photographs, recipe
+        self.number = 0
+        shape = replace(recipe.shape, styles=len(paintings))
+        with seeded(recipe.seed):
+            stylist = Stylist(shape, list(paintings))
+        self.stylist = stylist.to(network.device)
+        self.stylist.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._parameters = list(self.stylist.parameters())
+        self._optimizer = torch.optim.Adam(self._parameters, lr=recipe.rate)
+        self._variation = TotalVariation(recipe.variation / recipe.size**2)
+        self._targets = self._grams_of(paintings)
+        self._pixels = torch.cat([_colours_of(picture[None]) for picture in paintings.values()]).to(network.device)
+
+    def _grams_of(self, paintings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Layer name to the paintings' Gram matrices, (styles, C, C)."""
+        found = [self._gram(name, picture) for name, picture in paintings.items()]
+        return {layer: torch.cat([each[layer] for each in found]) for layer in self.recipe.style_layers}
+
+    def _gram(self, name: str, painting: Tensor) -> dict[str, Tensor]:
+        share = self.recipe.style_size / min(painting.shape[1:])
+        height, width = (max(1, round(side * share)) for side in painting.shape[1:])
+        layers = self.recipe.style_layers
+        try:
+            with torch.no_grad():
+                seen = observe(self.network, resize(painting, (height, width))[None], layers)
+                return {layer: gram(self.network.maps(layer, seen[layer]).float()) for layer in layers}
+        except ConvscopeError as error:
+            raise OptionError(f"the painting {name} at {width} x {height} pixels: {error}") from error
+
+    def advance(self) -> Step:
+        """One batch, and one step of Adam."""
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.number)
+        side = self.recipe.size + 2 * MARGIN
+        photographs = self.photographs.crops(self.recipe.batch, side, generator).to(self.network.device)
+        styles = (torch.arange(self.recipe.batch) + self.number * self.recipe.batch) % len(self.stylist.names)
+        parts = self._parts(photographs, styles, generator)
+        loss = torch.stack(list(parts.values())).sum(0)
+        slopes = gradient(loss / len(loss), self._parameters)
+        if not all(bool(s.isfinite().all()) for s in slopes):
+            raise OptionError(
+                f"the loss overflowed at step {self.number + 1}; lower the rate, or train with --precision float32"
+            )
+        self._step(slopes)
+        found = {name: float(part.detach().mean()) for name, part in parts.items()}
+        return Step(self.number, sum(found.values()), found, self)
+
+    def _parts(self, photographs: Tensor, styles: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The weighted terms of the loss, each (N,).
+
+        The network that judges sees a window, whose place is drawn anew each time: its zeros beyond the border would
+        leave a frame in what is painted, and the strides of its layers a grid.
+        """
+        with torch.enable_grad(), self._autocast():
+            painted = self.stylist(photographs.contiguous(memory_format=torch.channels_last), styles)
+        top, left = torch.randint(2 * MARGIN + 1, (2,), generator=generator).tolist()
+        window = (..., slice(top, top + self.recipe.size), slice(left, left + self.recipe.size))
+        painted, photographs = painted[window], photographs[window]
+        content, style = self._content(photographs), self._style(styles)
+        seen = observe(self.network, painted, content.layers | style.layers)
+        opened = self.recipe.weight(self.number)
+        shading = self.recipe.shading * _unlike(painted, photographs)
+        return {
+            "content": -content(seen) * opened, "style": -style(seen), "colours": self._colours(painted, styles),
+            "shading": shading * opened, "variation": self._variation(painted),
+        }  # fmt: skip
+
+    def _colours(self, painted: Tensor, styles: Tensor) -> Tensor:
+        """(N,): squared distances of the colours' mean and covariance, each in shares of the painting's own size."""
+        wanted = self._pixels[styles.to(self._pixels.device)]
+        apart = (_colours_of(painted) - wanted).square().sum(2)
+        mean, spread = apart[:, 0], apart[:, 1:].sum(1)
+        sizes = wanted.square().sum(2).clamp(min=1e-12)
+        return self.recipe.colours * (mean / sizes[:, 0] + spread / sizes[:, 1:].sum(1))
+
+    def _content(self, photographs: Tensor) -> Objective:
+        """Minus the distance from the photographs' features."""
+        layers = self.recipe.content_layers
+        with torch.no_grad():
+            seen = observe(self.network, photographs, layers)
+        return features({name: seen[name].detach() for name in layers}) * (self.recipe.content / len(layers))
+
+    def _style(self, styles: Tensor) -> Objective:
+        """Minus the distance from the Gram matrices of each picture's own style."""
+        targets = {layer: found[styles.to(found.device)] for layer, found in self._targets.items()}
+        return grams(self.network, targets) * (self.recipe.style / len(targets))
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.network.precision == "bfloat16")
+
+    def _step(self, slopes: Sequence[Tensor]) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.rate * (1 + math.cos(math.pi * self.number / self.recipe.steps)) / 2
+        for parameter, slope in zip(self._parameters, slopes, strict=True):
+            parameter.grad = slope
+        self._optimizer.step()
+        self.number += 1
+
+    # ---- to go on later
+
+    def state(self) -> State:
+        """Copies of all that changes, and the recipe that it belongs to."""
+        weights = {name: value.detach().cpu().clone() for name, value in self.stylist.state_dict().items()}
+        return {
+            "parameters": weights, "number": self.number, "recipe": self._noted(),
+            "optimizer": copy.deepcopy(self._optimizer.state_dict()),
+        }  # fmt: skip
+
+    def _noted(self) -> dict[str, Any]:
+        return {
+            **self.recipe.noted(), "styles": list(self.stylist.names), "network": self.network.name,
+            "paintings": self._pixels.flatten(1).tolist(), "photographs": len(self.photographs.paths),
+        }  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        """Takes up where :meth:`state` was taken; :class:`OptionError` for the state of another training."""
+        saved, mine = state.get("recipe"), self._noted()
+        if not isinstance(saved, dict) or "optimizer" not in state:
+            raise OptionError("the saved state is of no training of a style; `convscope train-style` writes those")
+        other = [name for name in mine if saved.get(name) != mine[name]]
+        if other:
+            raise OptionError(
+                f"the saved state belongs to another training: its {other[0]} was {saved.get(other[0])!r} and is now "
+                f"{mine[other[0]]!r}; give the same options as then, or leave out --resume"
+            )
+        self.stylist.load_state_dict(state["parameters"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.number = int(state["number"])
+
+
+def resumed(path: str | Path | None) -> State | None:
+    """The state in a file; OptionError when it is none."""
+    return None if path is None else load_state(Path(path))
+
+
+def _writable(path: Path) -> Path:
+    """Checked before hours of training and not after them."""
+    if path.suffix != SUFFIX:
+        raise OutputError(f"{path}: styles are written as {SUFFIX}; end the name in it")
+    probe = path.with_suffix(".probe")
+    with atomic_write(probe):
+        pass
+    probe.unlink()
+    return path
+
+
+@dataclass
+class Trained:
+    """How a training ended: after so many steps, with what loss over the last hundred, and what to know of it."""
+
+    steps: int = 0
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    notes: list[str] = field(default_factory=list)
+    wrote: list[Path] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """Mean of the last hundred steps."""
+        return sum(self.losses) / max(1, len(self.losses))
+
+
+def train_into(
+    path: str | Path, steps: Iterator[Step], total: int, about: Mapping[str, Any], *, every: int = SAVED
+) -> Trained:
+    """Go through a training and write the stylist at its end, or where it is stopped by an interrupt.
+
+    Args:
+        path: of the stylist. Beside it, with the suffix .state, stands what a stopped or broken training goes on from.
+        steps: from :func:`train`.
+        total: steps that were asked for, for the sentence on a training that was stopped.
+        about: what the file says of its making.
+        every: of how many steps the state is written.
+    """
+    path, found, step = _writable(Path(path)), Trained(), None
+    state = path.with_suffix(".state")
+    try:
+        for step in steps:
+            found.steps = step.number
+            found.losses.append(step.loss)
+            if step.number % every == 0 and step.number < total:
+                save_state(state, step.state())
+    except (KeyboardInterrupt, progress.Cancelled):
+        if step is None:
+            raise
+        save_state(state, step.state())
+        found.notes.append(f"stopped after {step.number} of {total} steps; --resume {state} goes on")
+        found.wrote.append(state)
+    if step is None:
+        raise OptionError(f"this training had its {total} steps already; ask for more, or leave out --resume")
+    save_stylist(path, step.stylist, {**about, "steps_done": step.number})
+    found.wrote.insert(0, path)
+    if not found.notes:
+        state.unlink(missing_ok=True)
+    return found

@@ -1,0 +1,226 @@
+"""What an optimiser moves to make a picture: its pixels, its Fourier coefficients, or only their phases.
+
+A parameterization holds the numbers and makes pictures of them. Another choice of numbers for the same pictures leads
+gradient ascent elsewhere: in Fourier coefficients scaled by frequency and in decorrelated colours, steps of one size
+move all scales of a picture alike, which is why these pictures are smooth (Olah et al. 2017, "Preconditioning").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from convscope.errors import OptionError
+
+Bounds = tuple[float, float]
+
+#: Square root of the covariance of the colours of natural photographs, rows R, G, B (Olah et al. 2017).
+_COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+_SMALLEST = 1 / 512  # a picture's value is kept this far from black and white where a sigmoid has to be undone
+
+
+class Parameterization(Protocol):
+    """Numbers that an optimiser moves, and the pictures that they make."""
+
+    def parameters(self) -> list[Tensor]:
+        """The leaves that an optimiser moves."""
+        ...
+
+    def images(self) -> Tensor:
+        """(N, 3, H, W), differentiable by the parameters."""
+        ...
+
+    def project(self) -> None:
+        """After each step: back to what is allowed."""
+        ...
+
+
+def start(
+    kind: str, count: int, size: tuple[int, int], *, seed: int, mean: Tensor | None = None, spread: float = 0.04
+) -> Tensor:
+    """(N, 3, H, W) to begin with: ``zeros`` is black, ``mean`` the mean colour, ``noise`` Gaussian around it.
+
+    Picture i of N is drawn from ``seed + i``, so that it does not depend on how many stand beside it.
+    """
+    colour = torch.full((3,), 0.5) if mean is None else mean.float().cpu().expand(3)
+    plain = colour.view(1, 3, 1, 1).expand(count, 3, *size)
+    if kind == "zeros":
+        return torch.zeros(count, 3, *size)
+    if kind == "mean":
+        return plain.clone()
+    return (plain + spread * drawn((3, *size), count, seed)).clamp(0, 1)
+
+
+def drawn(shape: Sequence[int], count: int, seed: int) -> Tensor:
+    """(N, ...) normal numbers, row i by ``seed + i``."""
+    return torch.stack([torch.randn(*shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)])
+
+
+class Pixels:
+    """The pixels themselves.
+
+    Args:
+        images: (N, 3, H, W) to start from.
+        bounds: what pixels are held to after each step, None for free ones.
+        centre: (3,) colour that counts as zero for decay and clipping: networks that subtract a mean see nothing there.
+    """
+
+    def __init__(self, images: Tensor, *, bounds: Bounds | None = (0.0, 1.0), centre: Tensor | None = None) -> None:
+        wide = images.to(torch.promote_types(images.dtype, torch.float32))
+        colour = torch.zeros(3) if centre is None else centre
+        self._centre = colour.to(wide).view(1, -1, 1, 1)
+        self._bounds = bounds
+        self.pixels = (wide - self._centre).detach().clone().requires_grad_()
+
+    def parameters(self) -> list[Tensor]:
+        return [self.pixels]
+
+    def images(self) -> Tensor:
+        return self.pixels + self._centre
+
+    def project(self) -> None:
+        if self._bounds is not None:
+            low, high = (bound - self._centre for bound in self._bounds)
+            with torch.no_grad():
+                self.pixels.clamp_(low, high)
+
+
+class Fourier:
+    """Coefficients of a real Fourier transform in decorrelated colours, behind a sigmoid (Olah et al. 2017).
+
+        image = sigmoid(colours(irfft(coefficients / max(frequency, 1 / longer side) ^ decay)))
+
+    with an orthonormal transform and the transform's result divided by four, as the authors' code does.
+
+    Args:
+        count, size: N pictures of (H, W).
+        seed: picture i starts from ``seed + i``.
+        spread: standard deviation of the coefficients to start from.
+        decay: how fast the scale falls with frequency; 1 is that of photographs.
+        correlate: whether colours are decorrelated; without, the three planes are R, G and B.
+    """
+
+    def __init__(
+        self, count: int, size: tuple[int, int], *, seed: int = 0, spread: float = 0.01, decay: float = 1.0,
+        correlate: bool = True,
+    ) -> None:  # fmt: skip
+        self._size, self._correlate = size, correlate
+        self._scale = 1 / frequencies(size).clamp(min=1 / max(size)) ** decay / 4
+        shape = (3, *self._scale.shape, 2)
+        self.coefficients = (spread * drawn(shape, count, seed)).requires_grad_()
+
+    @classmethod
+    def of(cls, images: Tensor, *, decay: float = 1.0, correlate: bool = True) -> Fourier:
+        """The coefficients of given pictures (N, 3, H, W); black and white are taken as almost so."""
+        made = cls(len(images), (images.shape[-2], images.shape[-1]), decay=decay, correlate=correlate)
+        planes = torch.logit(images.detach().float().cpu().clamp(_SMALLEST, 1 - _SMALLEST))
+        planes = decorrelated(planes) if correlate else planes
+        found = torch.fft.rfft2(planes, norm="ortho") / made._scale
+        made.coefficients = torch.view_as_real(found).clone().requires_grad_()
+        return made
+
+    def to(self, device: torch.device) -> Fourier:
+        """The same on another device."""
+        self._scale = self._scale.to(device)
+        self.coefficients = self.coefficients.detach().to(device).requires_grad_()
+        return self
+
+    def parameters(self) -> list[Tensor]:
+        return [self.coefficients]
+
+    def images(self) -> Tensor:
+        spectrum = torch.view_as_complex(self.coefficients) * self._scale
+        planes = torch.fft.irfft2(spectrum, s=self._size, norm="ortho")
+        return torch.sigmoid(correlated(planes) if self._correlate else planes)
+
+    def project(self) -> None:
+        pass
+
+
+class Phase:
+    """Only the phases of a Fourier transform, whose magnitudes are those of photographs: MACO (Fel et al. 2023).
+
+        image = sigmoid(colours(standardised(irfft(magnitude * exp(i phase)))))
+
+    The paper's section 3.2 takes the mean magnitude over ImageNet's photographs, in decorrelated colours. Here it is
+    1 / frequency, which photographs have on average (Field 1987, section 3), or the mean over ``photographs``.
+
+    Args:
+        count, size: N pictures of (H, W).
+        seed: picture i starts from ``seed + i``, phases uniform over the circle.
+        photographs: (M, 3, h, w) whose mean magnitude is taken instead.
+    """
+
+    def __init__(
+        self, count: int, size: tuple[int, int], *, seed: int = 0, photographs: Tensor | None = None
+    ) -> None:  # fmt: skip
+        self._size = size
+        self.magnitude = natural_magnitude(size) if photographs is None else mean_magnitude(photographs, size)
+        uniform = [
+            torch.rand(self.magnitude.shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)
+        ]
+        self.phase = (2 * math.pi * torch.stack(uniform) - math.pi).requires_grad_()
+
+    def to(self, device: torch.device) -> Phase:
+        """The same on another device."""
+        self.magnitude = self.magnitude.to(device)
+        self.phase = self.phase.detach().to(device).requires_grad_()
+        return self
+
+    def parameters(self) -> list[Tensor]:
+        return [self.phase]
+
+    def spectrum(self) -> Tensor:
+        """(N, 3, H, W // 2 + 1) complex: the buffer before it is standardised."""
+        return torch.polar(self.magnitude.expand_as(self.phase), self.phase)
+
+    def images(self) -> Tensor:
+        planes = torch.fft.irfft2(self.spectrum(), s=self._size, norm="ortho")
+        mean, spread = planes.mean((1, 2, 3), keepdim=True), planes.std((1, 2, 3), keepdim=True)
+        return torch.sigmoid(correlated((planes - mean) / (spread + 1e-4)))
+
+    def project(self) -> None:
+        pass
+
+
+def frequencies(size: tuple[int, int]) -> Tensor:
+    """(H, W // 2 + 1) length of each frequency of a real transform, in cycles a pixel."""
+    rows, columns = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
+    return (rows[:, None].square() + columns.square()).sqrt()
+
+
+def natural_magnitude(size: tuple[int, int]) -> Tensor:
+    """(3, H, W // 2 + 1): 1 / frequency, nothing at zero, where the standardised mean is anyway."""
+    found = frequencies(size)
+    found = torch.where(found > 0, 1 / found.clamp(min=1e-9), 0)
+    return found.expand(3, *found.shape).clone()
+
+
+def mean_magnitude(photographs: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, H, W // 2 + 1): mean magnitude of photographs (M, 3, h, w) in decorrelated colours, at another size."""
+    planes = decorrelated(torch.logit(photographs.float().cpu().clamp(_SMALLEST, 1 - _SMALLEST)))
+    planes = torch.nn.functional.interpolate(planes, size, mode="bilinear", antialias=True)
+    planes = planes - planes.mean((2, 3), keepdim=True)
+    if not bool(planes.any()):
+        raise OptionError("photographs of one colour have no spectrum; give some that show something")
+    return torch.fft.rfft2(planes, norm="ortho").abs().mean(0)
+
+
+def colour_matrix() -> Tensor:
+    """(3, 3): from decorrelated planes to R, G, B; its longest column has length 1."""
+    matrix = torch.tensor(_COLOURS)
+    return matrix / matrix.norm(dim=0).max()
+
+
+def correlated(planes: Tensor) -> Tensor:
+    """(N, 3, H, W) decorrelated planes as R, G, B."""
+    return torch.einsum("rc,nchw->nrhw", colour_matrix().to(planes), planes)
+
+
+def decorrelated(planes: Tensor) -> Tensor:
+    """(N, 3, H, W) R, G, B as decorrelated planes: the inverse of :func:`correlated`."""
+    return torch.einsum("cr,nrhw->nchw", torch.linalg.inv(colour_matrix()).to(planes), planes)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from convscope.errors import OptionError
+from convscope.parameterizations import (
+    Fourier,
+    Phase,
+    Pixels,
+    colour_matrix,
+    correlated,
+    decorrelated,
+    drawn,
+    frequencies,
+    start,
+)
+
+SIZES = [(8, 8), (9, 12), (7, 5), (6, 11)]
+
+
+def photographs(count: int = 2, size: tuple[int, int] = (8, 12)) -> Tensor:
+    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(5)) * 0.9 + 0.05
+
+
+def fourier_by_hand(coefficients: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture as a plain double sum over frequencies, colours mixed and squashed one pixel at a time."""
+    height, width = size
+    planes = np.zeros((3, height, width))
+    for c in range(3):
+        for u in range(height):
+            for v in range(width // 2 + 1):
+                down, right = (u if u <= (height - 1) // 2 else u - height) / height, v / width
+                scale = 1 / max(math.hypot(down, right), 1 / max(size)) / 4
+                value = complex(*coefficients[c, u, v]) * scale
+                twice = 1 if v == 0 or (width % 2 == 0 and v == width // 2) else 2
+                for y in range(height):
+                    for x in range(width):
+                        wave = np.exp(2j * np.pi * (u * y / height + v * x / width))
+                        planes[c, y, x] += twice * (value * wave).real
+    planes /= math.sqrt(height * width)
+    matrix = np.array([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
+    matrix /= np.sqrt((matrix**2).sum(0)).max()
+    mixed = np.tensordot(matrix, planes, 1)
+    return 1 / (1 + np.exp(-mixed))
+
+
+def hermitian(size: tuple[int, int], seed: int) -> Tensor:
+    """Coefficients that belong to a real picture, as the double sum needs them."""
+    noise = torch.randn(3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.view_as_real(torch.fft.rfft2(noise))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 6), (4, 5)])
+def test_fourier_pictures_equal_a_double_sum_over_frequencies(size: tuple[int, int]) -> None:
+    made = Fourier(1, size, seed=3)
+    scale = 1 / frequencies(size).clamp(min=1 / max(size))
+    made.coefficients = (hermitian(size, 3) / scale[..., None])[None].float().requires_grad_()
+    expected = fourier_by_hand(made.coefficients[0].detach().numpy(), size)
+    np.testing.assert_allclose(made.images()[0].detach().numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("correlate", [True, False])
+def test_fourier_makes_a_photograph_of_its_own_coefficients(size: tuple[int, int], correlate: bool) -> None:
+    images = photographs(size=size)
+    torch.testing.assert_close(Fourier.of(images, correlate=correlate).images(), images, atol=1e-4, rtol=0)
+
+
+def test_black_and_white_survive_the_sigmoid_almost() -> None:
+    images = torch.zeros(1, 3, 4, 4)
+    images[..., :2] = 1
+    torch.testing.assert_close(Fourier.of(images).images(), images, atol=1 / 256, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_phase_keeps_the_magnitude_of_photographs(size: tuple[int, int]) -> None:
+    made = Phase(2, size, seed=1)
+    expected = 1 / frequencies(size).clamp(min=1e-9)
+    expected[0, 0] = 0
+    for _ in range(3):
+        torch.testing.assert_close(made.spectrum().abs(), expected.expand(2, 3, -1, -1), atol=1e-5, rtol=1e-5)
+        with torch.no_grad():
+            made.phase += torch.randn(made.phase.shape)
+
+
+def test_phase_takes_the_mean_magnitude_of_given_photographs() -> None:
+    images = photographs(3, (8, 8))
+    planes = decorrelated(torch.logit(images))
+    planes = planes - planes.mean((2, 3), keepdim=True)
+    expected = sum(np.abs(np.fft.rfft2(p.numpy(), norm="ortho")) for p in planes) / 3
+    np.testing.assert_allclose(Phase(1, (8, 8), photographs=images).magnitude.numpy(), expected, atol=1e-4)
+    with pytest.raises(OptionError, match="one colour"):
+        Phase(1, (8, 8), photographs=torch.full((1, 3, 8, 8), 0.5))
+
+
+def test_phase_pictures_are_standardised_before_the_sigmoid() -> None:
+    planes = decorrelated(torch.logit(Phase(2, (16, 16), seed=2).images()))
+    torch.testing.assert_close(planes.mean((1, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(planes.std((1, 2, 3)), torch.ones(2), atol=1e-2, rtol=0)
+
+
+def test_colours_are_mixed_by_the_published_matrix_and_back() -> None:
+    longest = math.sqrt(0.26**2 + 0.27**2 + 0.27**2)
+    torch.testing.assert_close(colour_matrix()[0], torch.tensor([0.26, 0.09, 0.02]) / longest)
+    planes = photographs()
+    torch.testing.assert_close(decorrelated(correlated(planes)), planes, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("made", [Fourier, Phase])
+def test_a_picture_does_not_depend_on_how_many_stand_beside_it(made: type) -> None:
+    three = made(3, (8, 8), seed=4).images()
+    for number in range(3):
+        torch.testing.assert_close(made(1, (8, 8), seed=4 + number).images()[0], three[number])
+    assert torch.equal(drawn((2,), 3, 4)[2], drawn((2,), 1, 6)[0])
+
+
+def test_pixels_are_held_to_their_bounds_around_their_centre() -> None:
+    centre = torch.tensor([0.5, 0.4, 0.3])
+    made = Pixels(photographs(), centre=centre)
+    torch.testing.assert_close(made.images(), photographs())
+    with torch.no_grad():
+        made.pixels += 3 * torch.randn(made.pixels.shape, generator=torch.Generator().manual_seed(0))
+    wild = made.images().detach().clone()
+    made.project()
+    torch.testing.assert_close(made.images(), wild.clamp(0, 1))
+    free = Pixels(wild, bounds=None)
+    free.project()
+    torch.testing.assert_close(free.images(), wild)
+
+
+def test_where_a_picture_starts() -> None:
+    assert not start("zeros", 2, (4, 4), seed=0).any()
+    mean = torch.tensor([0.2, 0.5, 0.7])
+    torch.testing.assert_close(start("mean", 1, (4, 4), seed=0, mean=mean)[0, :, 0, 0], mean)
+    noise = start("noise", 1, (64, 64), seed=0, mean=mean, spread=0.05)
+    torch.testing.assert_close(noise.mean((0, 2, 3)), mean, atol=5e-3, rtol=0)
+    torch.testing.assert_close(noise.std((0, 2, 3)), torch.full((3,), 0.05), atol=2e-3, rtol=0)

@@ -1,0 +1,257 @@
+"""What keeps an optimised picture from turning into noise: penalties, and operations between the steps.
+
+A :class:`Penalty` is a number that the objective loses, differentiated with it. An :class:`Operation` changes the
+pixels after each step, outside of any gradient. A :class:`Shaping` changes the gradient before the step. Penalties see
+the picture itself and not its random views.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from convscope.images import blurred
+
+
+class Penalty(ABC):
+    """A number a picture that the objective loses."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N,)."""
+
+
+class Operation(ABC):
+    """A change of the pixels after a step."""
+
+    @abstractmethod
+    def __call__(self, pixels: Tensor, gradient: Tensor, number: int) -> Tensor:
+        """New pixels (N, 3, H, W) after step ``number``, counted from 0; ``gradient`` is the one of that step."""
+
+
+class Shaping(ABC):
+    """A change of the gradient before a step."""
+
+    @abstractmethod
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        """The gradient, of the parameters' shape, that the optimiser gets at step ``number``, counted from 0."""
+
+
+Regularizer: TypeAlias = Penalty | Operation | Shaping
+
+
+# ---- penalties
+
+
+@dataclass(frozen=True)
+class L2(Penalty):
+    """weight * sum of (pixel - centre)^2 (Simonyan 2013, section 2: the L2-regularised image)."""
+
+    weight: float
+    centre: float | tuple[float, ...] = 0.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        centre = torch.as_tensor(self.centre).to(images).view(1, -1, 1, 1)
+        return self.weight * (images - centre).square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class TotalVariation(Penalty):
+    """weight * sum of ((right - here)^2 + (below - here)^2)^(beta / 2) (Mahendran & Vedaldi 2015, section 2.1).
+
+    Beyond the last row and column the picture goes on as it ends. For beta below 2 a hundred-millionth is added
+    under the root, whose slope at zero is infinite.
+    """
+
+    weight: float
+    beta: float = 2.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        padded = F.pad(images, (0, 1, 0, 1), mode="replicate")
+        right, below = padded[..., :-1, 1:] - images, padded[..., 1:, :-1] - images
+        squares = right.square() + below.square()
+        powers = squares if self.beta == 2 else (squares + 1e-8) ** (self.beta / 2)
+        return self.weight * powers.flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class AlphaNorm(Penalty):
+    """weight * sum of abs(pixel - centre)^alpha (Mahendran & Vedaldi 2015, section 2.1: alpha = 6 bounds the range)."""
+
+    weight: float
+    alpha: float = 6.0
+    centre: float = 0.5
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.weight * (images - self.centre).abs().pow(self.alpha).flatten(1).sum(1)
+
+
+# ---- operations between steps (Yosinski et al. 2015, section 3, in the published order)
+
+
+@dataclass(frozen=True)
+class Decay(Operation):
+    """Pixels times (1 - rate)."""
+
+    rate: float
+
+    def __call__(self, pixels: Tensor, gradient: Tensor, number: int) -> Tensor:
+        return pixels * (1 - self.rate)
+
+
+@dataclass(frozen=True)
+class Blur(Operation):
+    """Gaussian blur of standard deviation ``width`` pixels at every ``every``-th step, the first included."""
+
+    width: float
+    every: int = 1
+
+    def __call__(self, pixels: Tensor, gradient: Tensor, number: int) -> Tensor:
+        return blurred(pixels, self.width) if self.width > 0 and number % self.every == 0 else pixels
+
+
+@dataclass(frozen=True)
+class ClipSmallNorm(Operation):
+    """Pixels whose length over colours is below this percentile become zero."""
+
+    percentile: float
+
+    def __call__(self, pixels: Tensor, gradient: Tensor, number: int) -> Tensor:
+        return _kept_above(pixels, pixels.square().sum(1).sqrt(), self.percentile)
+
+
+@dataclass(frozen=True)
+class ClipSmallContribution(Operation):
+    """Pixels become zero whose removal would change the score by less than this percentile.
+
+    To first order, that change is abs(sum over colours of pixel * gradient).
+    """
+
+    percentile: float
+
+    def __call__(self, pixels: Tensor, gradient: Tensor, number: int) -> Tensor:
+        return _kept_above(pixels, (pixels * gradient).sum(1).abs(), self.percentile)
+
+
+@dataclass(frozen=True)
+class Denoise(Operation):
+    """Total-variation denoising after each step (Nguyen et al. 2016, section 3.2; Goldstein & Osher 2009).
+
+    ``weight`` goes from ``start`` to ``end`` over ``steps``; the smaller it is, the smoother the picture becomes. It is
+    that of :func:`skimage.restoration.denoise_tv_bregman` for values between 0 and 255.
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, pixels: Tensor, gradient: Tensor, number: int) -> Tensor:
+        from skimage.restoration import denoise_tv_bregman
+
+        weight = ramp(self.start, self.end, number, self.steps)
+        planes = pixels.detach().cpu().double().permute(0, 2, 3, 1).numpy() * 255
+        smooth = [denoise_tv_bregman(p, weight=weight, max_num_iter=100, eps=1e-3, channel_axis=-1) for p in planes]
+        return torch.stack([torch.from_numpy(p) for p in smooth]).permute(0, 3, 1, 2).to(pixels) / 255
+
+
+def ramp(start: float, end: float, number: int, steps: int) -> float:
+    """From ``start`` at the first of ``steps`` to ``end`` at the last, in a straight line."""
+    return start + (end - start) * min(1.0, number / max(1, steps - 1))
+
+
+def _kept_above(pixels: Tensor, size: Tensor, percentile: float) -> Tensor:
+    """Pixels (N, C, H, W), zero where ``size`` (N, H, W) is below its percentile."""
+    if percentile <= 0:
+        return pixels
+    order = size.flatten(1).sort(1).values
+    place = percentile / 100 * (order.shape[1] - 1)
+    low = order[:, int(place)]
+    border = low + (order[:, min(int(place) + 1, order.shape[1] - 1)] - low) * (place - int(place))
+    return torch.where(size[:, None] < border.view(-1, 1, 1, 1), 0, pixels)
+
+
+# ---- shapes of a gradient
+
+
+@dataclass(frozen=True)
+class MeanOne(Shaping):
+    """Divided by its mean absolute value, each picture's by its own (Mordvintsev 2015)."""
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        size = gradient.abs().flatten(1).mean(1).view(-1, *[1] * (gradient.ndim - 1))
+        return gradient / torch.where(size > 0, size, 1)
+
+
+@dataclass(frozen=True)
+class UnitLength(Shaping):
+    """Divided by its Euclidean length, each picture's by its own."""
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        size = gradient.flatten(1).norm(dim=1).view(-1, *[1] * (gradient.ndim - 1))
+        return gradient / torch.where(size > 0, size, 1)
+
+
+@dataclass(frozen=True)
+class Sign(Shaping):
+    """Its sign: every number moves alike (Goodfellow 2014, section 4)."""
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        return gradient.sign()
+
+
+@dataclass(frozen=True)
+class Smooth(Shaping):
+    """Blurred by a Gaussian of ``width`` pixels."""
+
+    width: float
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        return blurred(gradient, self.width)
+
+
+@dataclass(frozen=True)
+class Ramp(Shaping):
+    """Times a factor from ``start`` to ``end`` over ``steps``: a schedule of the step's size."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        return gradient * ramp(self.start, self.end, number, self.steps)
+
+
+@dataclass(frozen=True)
+class Frame(Shaping):
+    """Zero in a frame of ``margin``, as a share of the shorter side: only the middle of the picture changes."""
+
+    margin: float
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        width = int(self.margin * min(gradient.shape[-2:]))
+        inside = torch.zeros_like(gradient)
+        inside[..., width : gradient.shape[-2] - width, width : gradient.shape[-1] - width] = 1
+        return gradient * inside
+
+
+@dataclass(frozen=True)
+class CentreBias(Shaping):
+    """Weighted by a Gaussian about the centre that widens as the steps go on (Nguyen et al. 2016, section 3.2).
+
+    Standard deviation, as a share of the sides: from ``start`` at the first step to ``end`` at step ``steps``.
+    """
+
+    steps: int
+    start: float = 0.15
+    end: float = 0.5
+
+    def __call__(self, gradient: Tensor, number: int) -> Tensor:
+        share = ramp(self.start, self.end, number, self.steps)
+        sides = [torch.linspace(-0.5, 0.5, side, device=gradient.device) for side in gradient.shape[-2:]]
+        distance = sides[0][:, None].square() + sides[1].square()
+        return gradient * torch.exp(-distance / (2 * share**2)).to(gradient)

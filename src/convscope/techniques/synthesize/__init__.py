@@ -1,0 +1,1 @@
+"""Which picture would excite, match or fool it?"""

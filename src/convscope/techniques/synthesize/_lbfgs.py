@@ -1,0 +1,100 @@
+"""L-BFGS for pictures: no line search, steps of bounded length, and little more than reading its memory twice.
+
+The direction is that of the two loops (Nocedal & Wright 2006, algorithm 7.4) over the last ``memory`` pairs of
+s = x - x_before and y = g - g_before. As only inner products enter them, the loops run on a matrix of these (Chen, Wang
+& Zhou 2014, "Large-scale L-BFGS using MapReduce"), which two passes over the pairs give.
+
+A pass forward and back is what a step costs, so none is spent on a line search. Instead no step is longer than ``most``
+of the length of x, a pair is kept only where the slope has risen along it (s y > 0.001 |s| |y|), and as long as there
+are no pairs the step goes along the gradient, ``first`` of the length of x, each time twice as far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+FLATTEST = 1e-3  # cosine between s and y below which a pair says nothing of the curvature
+
+
+class LBFGS(Optimizer):
+    """Of one tensor or several that belong together.
+
+    Args:
+        parameters: what is moved.
+        rate: of the full step.
+        memory: pairs that are kept.
+        first: length of the first step, of that of x.
+        most: length of the longest step, of that of x.
+    """
+
+    def __init__(
+        self, parameters: list[Tensor], rate: float = 1.0, *, memory: int = 10, first: float = 0.02, most: float = 0.25
+    ) -> None:
+        super().__init__(parameters, {"lr": rate})
+        self._memory, self._first, self._most = memory, first, most
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float]) -> float:  # type: ignore[override]
+        """One evaluation, one step."""
+        with torch.enable_grad():
+            loss = closure()
+        moved = [p for group in self.param_groups for p in group["params"]]
+        here = torch.cat([p.flatten() for p in moved])
+        slope = torch.cat([p.grad.flatten() for p in moved])
+        change = self._change(self.state[moved[0]], here, slope)
+        for parameter, part in zip(moved, change.split([p.numel() for p in moved]), strict=True):
+            parameter.add_(part.view_as(parameter))
+        return loss
+
+    def _change(self, state: dict[str, Any], here: Tensor, slope: Tensor) -> Tensor:
+        """What is added to x."""
+        if not state:
+            state.update(pairs=here.new_zeros(2 * self._memory, len(here)), count=0, refused=0)
+            state["products"] = here.new_zeros(2 * self._memory, 2 * self._memory)
+        else:
+            self._remember(state, here - state["here"], slope - state["slope"])
+        state["here"], state["slope"] = here.clone(), slope.clone()
+        rate, longest = self.param_groups[0]["lr"], self._most * float(here.norm())
+        if state["count"]:
+            found = -rate * self._direction(state, slope)
+        else:
+            length = self._first * 2 ** state["refused"] * float(here.norm())
+            found = -rate * slope * (length / max(float(slope.norm()), 1e-30))
+        length = float(found.norm())
+        return found * (longest / length) if length > longest else found
+
+    def _remember(self, state: dict[str, Any], s: Tensor, y: Tensor) -> None:
+        """The pair in place of the oldest one, with its inner products; rows are s and y of each in turn."""
+        if float(s @ y) <= FLATTEST * float(s.norm()) * float(y.norm()):
+            state["refused"] += 1
+            return
+        pairs, products, place = state["pairs"], state["products"], 2 * (state["count"] % self._memory)
+        pairs[place], pairs[place + 1] = s, y
+        rows = pairs @ pairs[place : place + 2].T
+        products[:, place : place + 2], products[place : place + 2] = rows, rows.T
+        state["count"] += 1
+
+    def _direction(self, state: dict[str, Any], slope: Tensor) -> Tensor:
+        """H g, by the two loops on the coefficients of g and the pairs."""
+        pairs, count = state["pairs"], state["count"]
+        products = state["products"].double().cpu()
+        with_slope = (pairs @ slope).double().cpu()
+        places = [2 * (number % self._memory) for number in range(max(0, count - self._memory), count)]
+        weights = torch.zeros(len(pairs), dtype=torch.float64)
+        shares: list[float] = []
+        for place in reversed(places):
+            share = float(products[place] @ weights + with_slope[place]) / float(products[place, place + 1])
+            shares.append(share)
+            weights[place + 1] -= share
+        last = places[-1]
+        scale = float(products[last, last + 1] / products[last + 1, last + 1])
+        weights *= scale
+        for place, share in zip(places, reversed(shares), strict=True):
+            back = float(products[place + 1] @ weights + scale * with_slope[place + 1])
+            weights[place] += share - back / float(products[place, place + 1])
+        return weights.to(slope) @ pairs + scale * slope

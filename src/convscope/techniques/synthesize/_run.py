@@ -1,0 +1,120 @@
+"""What the techniques that make pictures share: a run that can be stopped and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from convscope.hooks import OUTPUT, observe
+from convscope.images import resize
+from convscope.network import Network
+from convscope.optimize import State, Step, load_state
+from convscope.progress import Cancelled
+
+Every = Annotated[int, Field(ge=0, description="keep the picture of every so many steps, for an animation; 0: none")]
+Resume = Annotated[
+    str | Path | None, Field(description="state of a stopped run, which goes on from there with the same options")
+]
+Steps = Annotated[int, Field(ge=1, description="steps of the optimisation, one pass forward and back each")]
+
+
+@dataclass
+class Run:
+    """What a run gave.
+
+    ``images`` (N, 3, H, W) clipped to [0, 1]; ``trace`` (steps, N) scores; ``frames`` for :class:`Synthesis`;
+    ``notes`` why it ended early; ``state`` to go on from where it was stopped by the user.
+    """
+
+    images: Tensor
+    trace: Tensor
+    frames: list[tuple[int, Tensor]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    state: State | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a ``Synthesis`` of those names."""
+        return {"values": self.images, "trace": self.trace, "frames": self.frames, "state": self.state}
+
+
+def collected(steps: Iterator[Step], *, every: int = 0, total: int = 0) -> Run:
+    """Go through a run to its end, or to where it is stopped: an interrupt after the first step keeps what is there.
+
+    Args:
+        steps: from :func:`convscope.optimize.optimize`.
+        every: of how many steps a frame is kept; 0 keeps none.
+        total: steps that were asked for, for the sentence on a run that was stopped.
+    """
+    scores: list[Tensor] = []
+    frames: list[tuple[int, Tensor]] = []
+    notes: list[str] = []
+    step, state = None, None
+    try:
+        for step in steps:
+            scores.append(step.score)
+            if every and step.number % every == 0:
+                frames.append((step.number, eight_bit(step.images)))
+            if step.stopped:
+                notes.append(step.stopped)
+    except (KeyboardInterrupt, Cancelled):
+        if step is None:
+            raise
+        state = step.state()
+        notes.append(f"stopped after {step.number} of {total} steps")
+    if step is None:
+        raise ValueError("a run of no steps has no picture")
+    return Run(step.images.cpu().clamp(0, 1), torch.stack(scores), frames, notes, state)
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """The runs of passes that follow each other as one; a state only of a single one."""
+    steps = min(len(run.trace) for run in runs)
+    frames = [
+        (parts[0][0], torch.cat([frame for _, frame in parts]))
+        for parts in zip(*(run.frames for run in runs), strict=False)
+    ]
+    return Run(
+        torch.cat([run.images for run in runs]), torch.cat([run.trace[:steps] for run in runs], 1), frames,
+        list(dict.fromkeys(note for run in runs for note in run.notes)), runs[0].state if len(runs) == 1 else None,
+    )  # fmt: skip
+
+
+def at_most(images: Tensor, side: int) -> Tensor:
+    """(N, 3, H, W) in their proportions with the longer side at most ``side``; smaller ones as they are."""
+    height, width = images.shape[-2:]
+    share = side / max(height, width)
+    if share >= 1:
+        return images
+    return resize(images, (max(1, round(height * share)), max(1, round(width * share))))
+
+
+def eight_bit(images: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] as uint8, rounded."""
+    return (images.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def resumed(path: str | Path | None) -> State | None:
+    """The state that ``--resume`` names."""
+    return None if path is None else load_state(Path(path))
+
+
+def seen_again(network: Network, images: Tensor) -> Tensor:
+    """(N, classes) logits of pictures as an 8-bit file holds them: what anyone who opens the file will find."""
+    with torch.no_grad():
+        saved = eight_bit(images).to(torch.float32) / 255
+        return network.check_logits(observe(network, saved, [OUTPUT])[OUTPUT]).float().cpu()
+
+
+def targets_of(
+    network: Network, images: Tensor, layers: Sequence[str], make: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """What is to be matched: ``make(layer, output)`` of each layer's output for ``images``, computed once, no graph."""
+    with torch.no_grad():
+        seen: Mapping[str, Tensor] = observe(network, images, layers)
+        return {name: make(name, seen[name]).detach() for name in layers}

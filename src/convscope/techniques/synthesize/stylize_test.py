@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import convscope
+from convscope.errors import NetworkError, OptionError
+from convscope.feedforward.files import find, read_stylist, save_stylist, shipped
+from convscope.feedforward.stylist import Shape, Stylist
+from convscope.images import resize
+from convscope.zoo.options import seeded
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("style") / "toy.safetensors"
+    with seeded(2):
+        made = Stylist(Shape(2, (4, 6), 1, 4), ["one", "two"]).requires_grad_(False)
+    made.palette[1] = -made.palette[0]
+    save_stylist(path, made, {})
+    return str(path)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [(32, 40), (41, 19)])
+def test_it_is_the_stylists_pass_mixed_with_the_photograph(toy: str, size: tuple[int, int]) -> None:
+    images = drawn(2, 3, *size)
+    result = convscope.stylize(images, style=f"{toy}:two", strength=0.25)
+    expected = read_stylist(toy)(images, 1)
+    assert_close(result.values, 0.75 * images + 0.25 * expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(convscope.stylize(images, style=f"{toy}:two", strength=0.0).values, images)
+    assert result.summary[0] == {"style": "two", "weights": "toy.safetensors", "strength": 0.25}
+    assert result.titles == ["two", "two"]
+
+
+def test_size_bounds_the_longer_side(toy: str) -> None:
+    image = drawn(1, 3, 30, 60)
+    result = convscope.stylize(image, style=f"{toy}:one", size=40)
+    assert_close(result.values, read_stylist(toy)(resize(image, (20, 40)), 0), rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_styles_and_other_files_get_a_sentence(toy: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="did you mean 'starry-night'"):
+        convscope.stylize(drawn(1, 3, 32, 32), style="stary-night")
+    with pytest.raises(OptionError, match="several styles; give one of"):
+        convscope.stylize(drawn(1, 3, 32, 32), style=toy)
+    (tmp_path / "words.safetensors").write_text("no style")
+    with pytest.raises(NetworkError, match="no whole safetensors"):
+        convscope.stylize(drawn(1, 3, 32, 32), style=tmp_path / "words.safetensors")
+
+
+def test_the_shipped_styles_change_a_photograph_and_leave_no_checkerboard_and_no_frame() -> None:
+    """Neither at the strides of the networks, 2 and 4 pixels, nor within 4 pixels of the border."""
+    import skimage.data
+
+    photograph = torch.from_numpy(np.ascontiguousarray(skimage.data.coffee())).permute(2, 0, 1)[None] / 255
+    photograph = resize(photograph, (160, 240))
+    for name in shipped():
+        values = convscope.stylize(photograph, style=name).values
+        assert float((values - photograph).abs().mean()) > 0.05
+        rough = (values[..., 1:] - values[..., :-1]).abs().mean((0, 1, 2))
+        phases = torch.stack([rough[8 + phase : 228 + phase : 4].mean() for phase in range(4)])
+        assert float(phases.max() / phases.min()) < 1.6
+        inside = values[..., 8:-8, 8:-8].mean((2, 3))
+        edges = torch.cat([values[..., :4, :].flatten(2), values[..., -4:, :].flatten(2)], 2).mean(2)
+        assert float((edges - inside).abs().max()) < 0.25
+
+
+def test_find_names_the_shipped_file() -> None:
+    assert [find(name)[0].stem for name in shipped()] == shipped()
