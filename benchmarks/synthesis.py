@@ -29,7 +29,7 @@ from torch import Tensor
 
 import convscope
 from convscope.hooks import observe
-from convscope.network import Network
+from convscope.network import Network, Precision
 
 SPECS: dict[str, dict[str, Any]] = {"builtin": {}, "torchvision:squeezenet1_0": {"weights": "random"}}
 MOST = 1.15  # what a step may cost, in floors
@@ -71,7 +71,7 @@ def floor(network: Network, images: Tensor, layer: str, steps: int) -> None:
         torch.autograd.grad(score, pixels)
 
 
-def measure(case: Case, spec: str, size: int, steps: int, repeats: int, precision: str) -> dict[str, float]:
+def measure(case: Case, spec: str, size: int, steps: int, repeats: int, precision: Precision) -> dict[str, float]:
     """Milliseconds of a step of one case and of its floor, and the median of their ratios."""
     network = convscope.load_network(spec, precision=precision, **SPECS[spec])
     network.module.requires_grad_(False)

@@ -254,8 +254,8 @@ class Sinks:
             self._write(result, raw if raw.suffix == ".npz" else raw.with_name(raw.name + ".npz"), number)
         if output is not None:
             path = self._write(result, output, number)
-            made = registry.load(technique).family == "synthesize"
-            if made and path.suffix != ".json":
+            entry = registry.discover().get(technique)
+            if entry is not None and entry.family == "synthesize" and path.suffix != ".json":
                 result.save(path.with_suffix(".json"))  # its recipe
             if isinstance(result, Synthesis):
                 self._beside(result, path)

@@ -12,25 +12,10 @@ import convscope
 from convscope.errors import ImageError, OptionError
 from convscope.network import Network
 from convscope.objectives import grams
+from convscope.techniques.synthesize._gram import Aim, Region, Tiled, grams_of, moments, shares_of
 from convscope.techniques.synthesize._run import collected
-from convscope.techniques.synthesize._style import (
-    LARGEST,
-    Aim,
-    Cover,
-    Plan,
-    Pyramid,
-    Region,
-    Tiled,
-    covering,
-    grams_of,
-    grids_of,
-    levels,
-    maps_of,
-    moments,
-    shares_of,
-    smoothing,
-    weights,
-)
+from convscope.techniques.synthesize._style import Plan, Pyramid, levels, scaled, smoothing, weights
+from convscope.techniques.synthesize._tiles import LARGEST, Cover, covering, grids_of, maps_of
 
 LAYERS = ["0", "3", "5"]
 
@@ -255,8 +240,6 @@ def plan(optimizer: str = "lbfgs", steps: int = 4) -> Plan:
     net, painting, photograph = network(), picture(1, 3, 64, 72, seed=2), picture(1, 3, 64, 80, seed=3)
 
     def wanted(size: tuple[int, int]) -> Aim:
-        from convscope.techniques.synthesize._style import scaled
-
         content = maps_of(net, scaled(photograph, size), ["3"], Cover(LAYERS))
         target = grams_of(net, painting, LAYERS, Cover(LAYERS), centred=False)
         return Aim(net, content, [Region(target)], {"3": 0.1}, dict.fromkeys(LAYERS, 1.0))

@@ -31,6 +31,8 @@ from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import Picture, Seed, pictures_of, technique
 from convscope.results import Synthesis
+from convscope.techniques.synthesize._colours import luminance, matched, same_spread
+from convscope.techniques.synthesize._gram import Aim, Region, grams_of, shares_of
 from convscope.techniques.synthesize._layers import stages
 from convscope.techniques.synthesize._run import (
     Every,
@@ -44,29 +46,19 @@ from convscope.techniques.synthesize._run import (
 )
 from convscope.techniques.synthesize._style import (
     RATES,
-    Aim,
-    Cover,
     Numbers,
     Plan,
     Pyramid,
-    Region,
-    Size,
-    covering,
-    grams_of,
-    grids_of,
     levels,
-    luminance,
-    maps_of,
-    matched,
     noise,
     scaled,
-    shares_of,
     smoothing,
     style_layers,
     until_stopped,
     weights,
     wide,
 )
+from convscope.techniques.synthesize._tiles import Cover, Size, covering, grids_of, maps_of
 
 Colours = Literal["luminance", "match"]
 Several = str | Sequence[str] | None
@@ -333,13 +325,6 @@ def _first(content: Tensor, start: str, photograph: Sequence[Tensor], seed: int)
 
 
 # ---- colours
-
-
-def same_spread(values: Tensor, like: Tensor) -> Tensor:
-    """Values with the mean and standard deviation of others (arXiv:1606.05897, equation 10); not clipped."""
-    spread = values.std()
-    share = like.std() / spread if spread > 0 else 0.0
-    return (values - values.mean()) * share + like.mean()
 
 
 def recoloured(run: Run, content: Tensor) -> Run:

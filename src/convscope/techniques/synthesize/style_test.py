@@ -13,9 +13,9 @@ from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import load
 from convscope.results import Synthesis
+from convscope.techniques.synthesize._colours import matched, same_spread
 from convscope.techniques.synthesize._lbfgs import LBFGS
-from convscope.techniques.synthesize._style import matched
-from convscope.techniques.synthesize.style import recoloured, same_spread
+from convscope.techniques.synthesize.style import recoloured
 
 style = load("style")
 DEEP = ["0", "2"]

@@ -30,20 +30,15 @@ from convscope.errors import ImageError, NetworkError, OptionError
 from convscope.network import Network
 from convscope.registry import Seed, technique
 from convscope.results import Synthesis
+from convscope.techniques.synthesize._gram import Aim, Region, grams_of
 from convscope.techniques.synthesize._layers import stages
 from convscope.techniques.synthesize._neighbour import neighbour_texture
 from convscope.techniques.synthesize._run import Every, Resume, Run, Steps, at_most, collected, resumed
 from convscope.techniques.synthesize._style import (
     RATES,
-    Aim,
-    Cover,
     Numbers,
     Plan,
     Pyramid,
-    Region,
-    Size,
-    covering,
-    grams_of,
     levels,
     noise,
     smoothing,
@@ -52,6 +47,7 @@ from convscope.techniques.synthesize._style import (
     weights,
     wide,
 )
+from convscope.techniques.synthesize._tiles import Cover, Size, covering
 
 SAMPLES = {"gram": 256, "neighbour": 96}  # longer side of a sample at most, in pixels, unless it is said otherwise
 
