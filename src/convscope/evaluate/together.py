@@ -19,8 +19,7 @@ from convscope.evaluate.inside import INSIDE
 from convscope.evaluate.intervals import Interval, interval
 from convscope.evaluate.measures import Column, Measure, Scores
 from convscope.evaluate.methods import CONTROLS, Given, Maps, Method, all_methods, methods_of
-from convscope.evaluate.randomisation import RANDOMISATION, THRESHOLD
-from convscope.evaluate.randomisation import passes as passes_check
+from convscope.evaluate.randomisation import RANDOMISATION, THRESHOLD, Word, word
 from convscope.evaluate.road import ROAD
 from convscope.evaluate.sample import Sample, sample, without_nan
 from convscope.evaluate.sensitivity import SENSITIVITY
@@ -186,9 +185,9 @@ def _comparison(
     return comparison(
         [m.name for m in methods], columns, ends, summaries=[summary], notes=list(notes),
         provenance=_provenance(given, methods, measures),
-        marks=[verdicts[m.name] is False and not m.control for m in methods] if checked else (),
+        marks=[verdicts[m.name] == "fails" and not m.control for m in methods] if checked else (),
         controls=[m.control for m in methods],
-        verdicts=[_word(verdicts[m.name]) for m in methods] if checked else (), verdict="random weights", mark=MARK,
+        verdicts=[verdicts[m.name] for m in methods] if checked else (), verdict="random weights", mark=MARK,
     )  # fmt: skip
 
 
@@ -229,18 +228,13 @@ def _values(
     return scores[measure.name][method.name].values.get(column.key, [])
 
 
-def _verdict(method: Maps, scores: Mapping[str, Scores]) -> bool | None:
-    found = scores.get(method.name, Scores()).values.get("randomised")
-    return None if found is None else passes_check(found)
-
-
-def _word(verdict: bool | None) -> str:
-    return {True: "passes", False: "fails", None: "–"}[verdict]
+def _verdict(method: Maps, scores: Mapping[str, Scores]) -> Word:
+    return word(scores.get(method.name, Scores()).values.get("randomised", []))
 
 
 def _said(
     method: Maps, columns: Sequence[Column], values: Sequence[Sequence[float]], ends: Sequence[Interval],
-    verdict: bool | None, measures: Sequence[Measure], scores: Mapping[str, Mapping[str, Scores]],
+    verdict: Word, measures: Sequence[Measure], scores: Mapping[str, Mapping[str, Scores]],
 ) -> dict[str, Any]:  # fmt: skip
     """A method in JSON."""
     found = {
@@ -252,7 +246,7 @@ def _said(
     of = {measure.name: scores[measure.name][method.name] for measure in measures}
     more = {name: dict(each.more) for name, each in of.items() if each.more}
     errors = {name: each.error for name, each in of.items() if each.error}
-    checked = {"randomisation_check": _word(verdict)} if verdict is not None else {}
+    checked = {"randomisation_check": verdict} if RANDOMISATION in measures else {}
     failed = {"errors": errors} if errors else {}
     return {"name": method.name, "control": method.control, **checked, "scores": found, "details": more, **failed}
 

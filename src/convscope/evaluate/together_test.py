@@ -48,7 +48,7 @@ def test_the_table_holds_what_the_values_do(given: Sample) -> None:
     assert result.columns[-1] == "random weights"
     assert result.rows[0][0] == "gradient-x-input"
     assert float(str(result.rows[0][2]).split(" ")[0]) == pytest.approx(float(result.values[0, 1]), abs=0.006)
-    assert result.rows[0][-1] in ("passes", "fails")
+    assert result.rows[0][-1] in ("passes", "fails", "unclear", "–")
     assert list(result.marks) == [result.rows[0][-1] == "fails"]
 
 

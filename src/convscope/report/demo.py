@@ -16,7 +16,7 @@ from torch import Tensor
 
 from convscope.errors import ConvscopeError
 from convscope.evaluate.methods import Method
-from convscope.evaluate.randomisation import THRESHOLD, Verdict, checked, half_randomised
+from convscope.evaluate.randomisation import STAGES, THRESHOLD, Verdict, cascade, checked
 from convscope.images import atomic_write, read_image
 from convscope.network import Network
 from convscope.progress import over
@@ -31,8 +31,8 @@ from convscope.views.style import number
 LIMIT = 9_500_000  # bytes of a page
 QUALITIES = (90, 75, 55, 35)  # of pictures, tried until the page is below the limit
 SECONDS = 5.0  # for each technique, beyond the first photograph
-CHECKED = 4  # photographs on which a heat map's method is checked
-CHECK_SECONDS = 3.0  # for each check; what takes longer for one photograph is not checked
+FEWEST = 3  # photographs on which a heat map's method is checked at least
+CHECK_SECONDS = 5.0  # for each check; what takes longer for the fewest is not checked
 Progress = Callable[[str], None]
 
 
@@ -166,14 +166,14 @@ def _sentence(error: Exception) -> str:
 
 
 class _Check:
-    """Checks methods on a copy of the network whose later half of layers is random, made when first needed."""
+    """Checks methods on copies of the network with more and more random weights, made when first needed."""
 
     def __init__(self, network: Network, images: Tensor) -> None:
-        self._network, self._images = network, images[:CHECKED]
+        self._network, self._images = network, images
 
     @cached_property
-    def _random(self) -> Network:
-        return half_randomised(self._network)
+    def _stages(self) -> list[Network]:
+        return [network for _, network in cascade(self._network)]
 
     @cached_property
     def _targets(self) -> list[int]:
@@ -187,28 +187,31 @@ class _Check:
         try:
             return replace(tried, verdict=self._verdict(tried.technique, tried.result, tried.each))
         except Exception as error:  # as where the technique itself was tried
-            return replace(tried, verdict=Verdict(None, reason=_sentence(error)))
+            return replace(tried, verdict=Verdict("–", reason=_sentence(error)))
 
     def _verdict(self, technique: Technique[..., Any], result: Result, each: float) -> Verdict:
         count = min(len(self._images), len(result.values))
         if each > 0:
-            count = min(count, int(CHECK_SECONDS / each))
-        if not count:
-            return Verdict(None, reason=f"too slow, {number(each)} seconds a photograph")
+            count = min(count, int(CHECK_SECONDS / each / STAGES))
+        if count < FEWEST:
+            return Verdict("–", reason=f"too slow, {number(each)} seconds a photograph")
         method = Method.of(technique)
-        return checked(self._random, method, self._images[:count], self._targets[:count], result.values[:count].float())
+        return checked(self._stages, method, self._images[:count], self._targets[:count], result.values[:count].float())
 
 
 def _said(verdict: Verdict) -> str:
     """The verdict in words, its head before the colon."""
-    if verdict.passes is None:
+    if verdict.word == "–":
         return f"Dependence on the weights not checked: {verdict.reason or 'the maps are constant'}."
-    count = "one photograph" if verdict.pictures == 1 else f"{verdict.pictures} photographs"
-    side = "below" if verdict.passes else "above"
-    measured = f"(rank correlation {number(verdict.likeness)} over {count}, {side} {THRESHOLD:g})"
-    when = "with the later half of the layers random, so that the decision means nothing"
-    if verdict.passes:
+    side = {"passes": "below", "fails": "above"}.get(verdict.word, "too near")
+    measured = (
+        f"(rank correlation {number(verdict.likeness)} over {verdict.pictures} photographs, {side} {THRESHOLD:g})"
+    )
+    when = "with the weights made random, layer by layer from the last to the first"
+    if verdict.word == "passes":
         return f"Depends on the weights: {when}, the maps change {measured}."
+    if verdict.word == "unclear":
+        return f"Unclear whether it depends on the weights: {when}, the maps stay partly alike {measured}."
     return (
         f"Hardly depends on the weights: {when}, the maps stay alike {measured}. They show more of the "
         "picture than of what the network has learned."
@@ -245,7 +248,7 @@ def _section(tried: _Tried, network: Network, quality: int) -> Section:
         command=command(technique, network, technique.example),
         python=python(technique, network, technique.example), notes=notes,
         verdict=_said(tried.verdict) if tried.verdict else "",
-        doubtful=tried.verdict is not None and tried.verdict.passes is False,
+        doubtful=tried.verdict is not None and tried.verdict.word == "fails",
     )  # fmt: skip
 
 

@@ -148,8 +148,8 @@ def test_a_heat_map_that_the_weights_do_not_change_is_marked(
     text = demo(network, tmp_path / "page.html", seconds=math.inf).read_text(encoding="utf-8")
     check(text)
     section = article(text, "from-outside")
-    assert '<p class="verdict doubtful"><b>Hardly depends on the weights</b>With the later half' in section
-    assert "(rank correlation 1 over 4 photographs, above 0.4)" in section
+    assert '<p class="verdict doubtful"><b>Hardly depends on the weights</b>With the weights made random' in section
+    assert "(rank correlation 1 over 6 photographs, above 0.4)" in section
     assert "verdict" not in article(text, "rows")
 
 
@@ -173,10 +173,10 @@ def test_what_takes_too_long_is_not_checked_and_says_so(
 def test_a_network_that_cannot_be_copied_is_not_checked_and_says_so(
     install: Install, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_copy(network: Network, *, seed: int = 0) -> Network:
+    def no_copy(network: Network) -> list[tuple[int, Network]]:
         raise NetworkError("toy cannot be copied")
 
-    monkeypatch.setattr(demo_module, "half_randomised", no_copy)
+    monkeypatch.setattr(demo_module, "cascade", no_copy)
     install(from_outside)
     section = article(demo(network, tmp_path / "page.html").read_text(encoding="utf-8"), "from-outside")
     assert "Not for this network: toy cannot be copied" in section

@@ -41,6 +41,7 @@ from convscope.registry import Layer, Seed, technique
 from convscope.regularizers import AlphaNorm, Penalty, TotalVariation
 from convscope.results import Pictures, Synthesis
 from convscope.techniques.synthesize._layers import codes, stages
+from convscope.techniques.synthesize._lbfgs import LBFGS
 from convscope.techniques.synthesize._run import Every, Resume, Run, Steps, collected, joined, resumed, targets_of
 
 SPREAD = 0.27  # rho: how far the pixels of an average photograph are from mid-grey
@@ -186,7 +187,9 @@ class _Task:
         return {"lbfgs": 1.0, "adam": 0.05, "sgd": RATE * 3 * size[0] * size[1] * SPREAD**2}[self.way]
 
     def optimiser(self) -> Optimiser:
-        """The published descent knows how many steps there will be."""
+        """The published descent knows how many steps there will be; L-BFGS begins at faint noise and leaves it fast."""
+        if self.way == "lbfgs":
+            return partial(LBFGS, memory=20, first=0.1, most=1.0)
         return partial(Descent, steps=self.steps) if self.way == "sgd" else self.way
 
 
