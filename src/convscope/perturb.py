@@ -5,7 +5,8 @@ further, so its output is that of the clean picture except inside a box that gro
 that box is computed, for many copies at once, out of the clean activations around it, until it covers the map or
 something global (pooling over the whole map, flattening, attention) needs whole maps: there the box is pasted into
 the clean map, and the rest runs as usual. Nothing is approximated: the scores are those of full passes but for
-rounding, and two of them are checked against full passes when a network first meets pictures of a size::
+rounding, and two of them are checked against full passes when a network first meets pictures of a size. A copy may
+also differ in several boxes: each of them is followed by itself, with what the others changed pasted in around it::
 
     variations = Variations(network)
     outcome = variations.of(image, boxes=[(0, 0, 16, 16), (8, 8, 16, 16)], content=torch.zeros(3, 1, 1))
@@ -449,13 +450,17 @@ def _prepared(clean: Tensor, need: _Need) -> Tensor:
     return values.contiguous()
 
 
+def _rows(span: _Span) -> Places:
+    """(K, size): the numbers of the rows."""
+    return span.starts[:, None] + np.arange(span.size)
+
+
 def _cut(clean: Tensor, rows: _Span, columns: _Span) -> Tensor:
     """(K, rows, columns, the rest) of a prepared clean activation."""
     width = clean.shape[1]
     if rows.size * columns.size == clean.shape[0] * width:
         return clean.expand(len(rows.starts), *clean.shape).clone()
-    down = torch.from_numpy(rows.starts[:, None] + np.arange(rows.size)) * width
-    across = torch.from_numpy(columns.starts[:, None] + np.arange(columns.size))
+    down, across = torch.from_numpy(_rows(rows)) * width, torch.from_numpy(_rows(columns))
     index = (down[:, :, None] + across[:, None, :]).flatten().to(clean.device)
     found = clean.flatten(0, 1).index_select(0, index)
     return found.view(len(rows.starts), rows.size, columns.size, *clean.shape[2:])
@@ -486,6 +491,21 @@ def _paste(patch: Tensor, box: Tensor, down: Places, across: Places) -> None:
             patch[index, y, x] = box[index, a, b]
 
 
+def _reach(patch: Tensor, box: Tensor, down: Places, across: Places, other: Places) -> None:
+    """Into each patch what reaches into it of box number ``other``, as :func:`_paste` does with its own."""
+    inside = [(offset < patch.shape[dim]) & (offset > -box.shape[dim]) for dim, offset in ((1, down), (2, across))]
+    some = np.flatnonzero(inside[0] & inside[1])
+    code = down[some] * (1 << 20) + across[some]
+    for one in np.unique(code):
+        where = some[code == one]
+        (a, y), (b, x) = (
+            _overlap(int(offset[where[0]]), box.shape[dim], patch.shape[dim])
+            for dim, offset in ((1, down), (2, across))
+        )
+        into, out_of = (torch.from_numpy(index).to(box.device) for index in (where, other[where]))
+        patch[into, y, x] = box[out_of, a, b]
+
+
 # ------------------------------------------------------------------------------------------------------------- the plan
 
 
@@ -508,8 +528,8 @@ class _Plan:
     The boxes' places follow from the windows alone, so this needs no pass.
     """
 
-    def __init__(self, graph: _Graph, rows: _Span, columns: _Span) -> None:
-        self.graph = graph
+    def __init__(self, graph: _Graph, rows: _Span, columns: _Span, each: int = 1) -> None:
+        self.graph, self.each = graph, each  # so many boxes a variation, one behind the other
         self.places: dict[_Ref, _Place] = {_Ref(0): _Place(rows, columns)}
         self.steps: dict[int, _Local] = {}
         self.needs: set[_Need] = set()
@@ -528,7 +548,7 @@ class _Plan:
         except _NotLocal:
             step = None
         node = self.graph.nodes[number]
-        share = step.place.share if step else 1.0
+        share = self.each * step.place.share if step else 1.0
         if step:
             self.steps[number] = step
             self.places |= {_Ref(number, output): step.place for output in self.graph.used(number)}
@@ -536,7 +556,7 @@ class _Plan:
             for ref in self.graph.refs(number):
                 self.whole(ref)
         self.multiply_adds += self.graph.multiply_adds(number) * share
-        self._count(number, share, step.scratch * node.outputs[0][1] if step else 0)
+        self._count(number, share, self.each * step.scratch * node.outputs[0][1] if step else 0)
 
     def _local(self, number: int) -> _Local:
         known = [ref for ref in self.graph.refs(number) if self.graph.pictured(ref)]
@@ -547,7 +567,7 @@ class _Plan:
         if any(node.outputs[output][2] != (0,) for output in self.graph.used(number)):
             raise _NotLocal  # pictures are folded into another dim
         step = rule(self, number, node)
-        if step.place.share >= WHOLE and step.place.share > max(self.places[ref].share for ref in known):
+        if self.each * step.place.share >= WHOLE and step.place.share > max(self.places[ref].share for ref in known):
             raise _NotLocal
         return step
 
@@ -556,7 +576,7 @@ class _Plan:
         if ref in self.places:
             self.need(ref)
             shape, size, _ = self.graph.nodes[ref.node].outputs[ref.output]
-            self._alive[ref] = math.prod(shape) * size * (1 + self.places[ref].share)
+            self._alive[ref] = math.prod(shape) * size * (1 + self.each * self.places[ref].share)
 
     def need(self, ref: _Ref, pads: tuple[int, int, int, int] = (0, 0, 0, 0), fill: float = 0.0) -> _Need:
         """A clean activation that must be there."""
@@ -1047,7 +1067,7 @@ class _Batch:
 
     def __init__(self, graph: _Graph, pieces: Sequence[_Piece]) -> None:
         self.graph, self.pieces = graph, pieces
-        self.count = sum(piece.count for piece in pieces)
+        self.count = sum(piece.variations for piece in pieces)
         self.full: dict[_Ref, Tensor] = {}
 
     def logits(self) -> Tensor:
@@ -1077,10 +1097,14 @@ class _Batch:
 
 
 class _Piece:
-    """The variations of a batch that share a plan: boxes where it says so, whole maps behind."""
+    """The variations of a batch that share a plan: boxes where it says so, whole maps behind.
+
+    ``count`` is of boxes, of which each variation has ``plan.each``, next to each other.
+    """
 
     def __init__(self, plan: _Plan, shared: _Shared, part: slice, boxes: Tensor) -> None:
-        self.plan, self.shared, self.part, self.count = plan, shared, part, len(boxes)
+        self.plan, self.shared, self.count, self.variations = plan, shared, len(boxes), len(boxes) // plan.each
+        self.part = slice(part.start * plan.each, part.stop * plan.each)
         self.local: dict[_Ref, Tensor] = {_Ref(0): boxes}
         self.full: dict[_Ref, Tensor] = {}
         self._parts: dict[int, _Place] = {}
@@ -1090,7 +1114,7 @@ class _Piece:
         graph = self.plan.graph
         for number in numbers:
             step = self.plan.steps.get(number)
-            values = _outputs(step.run(self) if step else _called(graph.nodes[number], self.whole, self.count))
+            values = _outputs(step.run(self) if step else _called(graph.nodes[number], self.whole, self.variations))
             into = self.local if step else self.full
             into.update({_Ref(number, output): values[output] for output in graph.used(number)})
             for ref in graph.dying.get(number, []):
@@ -1108,11 +1132,24 @@ class _Piece:
     def whole(self, ref: _Ref) -> Any:
         """The whole maps of every variation."""
         if not self.plan.graph.pictured(ref):
-            return self.constant(ref)
+            return self.plan.graph.constant(ref, self.variations)
         if ref not in self.full:
-            place = self.placed(ref)
-            self.full[ref] = self._grown(self._plain(ref), place, place.rows.whole(), place.columns.whole())
+            self.full[ref] = self._joined(ref)
         return self.full[ref]
+
+    def _joined(self, ref: _Ref) -> Tensor:
+        """The boxes of each variation in its whole map."""
+        place, each = self.placed(ref), self.plan.each
+        box = _front(self.local[ref], place)
+        if place.share == 1:
+            return _back(box[::each], place.dims)
+        maps = _cut(
+            self.shared.clean[self._plain(ref)],
+            *(span.whole().part(slice(0, self.variations)) for span in (place.rows, place.columns)),
+        )
+        for turn in range(each):
+            _paste(maps, box[turn::each], place.rows.starts[turn::each], place.columns.starts[turn::each])
+        return _back(maps, place.dims)
 
     def local_or_constant(self, ref: _Ref) -> Any:
         return self.local[ref] if ref in self.local else self.constant(ref)
@@ -1148,23 +1185,31 @@ class _Piece:
         patch = _cut(self.shared.clean[need], rows, columns)
         box = _front(self.local[need.ref], own)
         _paste(patch, box, old_rows.starts - rows.starts, old_columns.starts - columns.starts)
+        for other in self._others():
+            _reach(patch, box, old_rows.starts[other] - rows.starts, old_columns.starts[other] - columns.starts, other)
         return _back(patch, own.dims)
+
+    def _others(self) -> Iterator[Places]:
+        """For each box the number of another one of its variation, until all were there."""
+        number, each = np.arange(self.count), self.plan.each
+        for turn in range(1, each):
+            yield number - number % each + (number + turn) % each
 
     def copied(self, need: _Need, own: _Place, place: _Place, sources: Sequence[Places]) -> Tensor:
         """For each place of a box the value of the input that it copies, of the change or of the clean picture."""
         box, clean = _front(self.local[need.ref], own.part(self.part)), self.shared.clean[need]
-        wanted, inside, within = [], [], []
-        for old, new, source in zip((own.rows, own.columns), (place.rows, place.columns), sources, strict=True):
-            at = source[new.part(self.part).starts[:, None] + np.arange(new.size)]
-            there = at - old.part(self.part).starts[:, None]
-            wanted.append(torch.from_numpy(at).to(clean.device))
-            inside.append(torch.from_numpy((there >= 0) & (there < old.size)).to(clean.device))
-            within.append(torch.from_numpy(there.clip(0, old.size - 1)).to(clean.device))
-        every = torch.arange(self.count, device=clean.device)[:, None, None]
-        changed = box[every, within[0][:, :, None], within[1][:, None, :]]
-        still = clean[wanted[0][:, :, None], wanted[1][:, None, :]]
-        mask = inside[0][:, :, None] & inside[1][:, None, :]
-        return _back(torch.where(mask[..., None], changed, still), place.dims)
+        axes = zip((own.rows, own.columns), (place.rows, place.columns), sources, strict=True)
+        spans = [(old.part(self.part), source[_rows(new.part(self.part))]) for old, new, source in axes]
+        down, across = (torch.from_numpy(at).to(clean.device) for _, at in spans)
+        found = clean[down[:, :, None], across[:, None, :]]
+        for other in (np.arange(self.count), *self._others()):
+            there = [torch.from_numpy(at - old.starts[other][:, None]).to(clean.device) for old, at in spans]
+            inside = [(t >= 0) & (t < old.size) for t, (old, _) in zip(there, spans, strict=True)]
+            y, x = (t.clamp(0, old.size - 1) for t, (old, _) in zip(there, spans, strict=True))
+            number = torch.from_numpy(other).to(clean.device)[:, None, None]
+            mask = inside[0][:, :, None] & inside[1][:, None, :]
+            found = torch.where(mask[..., None], box[number, y[:, :, None], x[:, None, :]], found)
+        return _back(found, place.dims)
 
 
 # ------------------------------------------------------------------------------------------------------ for all to use
@@ -1199,9 +1244,9 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class _Wanted:
-    """The boxes of one size, and which of all they are."""
+    """The boxes of one size, and which of all variations they are."""
 
-    boxes: NDArray[np.int64]  # (k, 4)
+    boxes: NDArray[np.int64]  # (k each, 4)
     index: NDArray[np.int64]  # (k,)
 
 
@@ -1218,19 +1263,21 @@ class Variations:
         self.network, self.budget, self.incremental = network, budget, incremental
         self._graphs: dict[Any, _Graph | str] = {}
 
-    def of(self, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor]) -> Outcome:
-        """The logits of ``image`` with each box in turn replaced.
+    def of(self, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor], *, each: int = 1) -> Outcome:
+        """The logits of ``image`` with each box in turn replaced, or so many of them at once.
 
         Args:
             image: (3, H, W) in [0, 1].
             boxes: (top, left, height, width) of each variation, inside the picture; sizes may differ.
             content: what stands in the box instead: a picture, (3, H, W) or what expands to it, of which the same
-                place is taken; or (3, height, width) for each variation, as a sequence or a tensor of four dims.
+                place is taken; or (3, height, width) for each box, as a sequence or a tensor of four dims.
+            each: boxes of one variation, which stand next to each other and are of one size; where they meet, the
+                later one is seen.
 
         Raises:
             OptionError: a box that is empty or leaves the picture, or content of another shape.
         """
-        picture = _Picture(image, boxes, content)
+        picture = _Picture(image, boxes, content, each)
         with torch.no_grad():
             clean = self.network(image[None])[0]
             graph = self._graph(image)
@@ -1239,7 +1286,7 @@ class Variations:
             try:
                 return self._incremental(graph, picture, clean)
             except _Unfollowed as reason:
-                cost = len(boxes) * sum(map(graph.multiply_adds, graph.work))
+                cost = picture.count * sum(map(graph.multiply_adds, graph.work))
                 return Outcome(self._full(picture), clean, "full", str(reason), cost, cost)
 
     def _graph(self, image: Tensor) -> _Graph | str:
@@ -1253,14 +1300,14 @@ class Variations:
 
     def _incremental(self, graph: _Graph, picture: _Picture, clean: Tensor) -> Outcome:
         groups = picture.groups()
-        plans = [_Plan(graph, *_spans(group.boxes, picture.image)) for group in groups]
+        plans = [_Plan(graph, *_spans(group.boxes, picture.image), picture.each) for group in groups]
         cost = sum(plan.multiply_adds * len(group.index) for plan, group in zip(plans, groups, strict=True))
-        full = len(picture.boxes) * sum(map(graph.multiply_adds, graph.work))
+        full = picture.count * sum(map(graph.multiply_adds, graph.work))
         if cost > WHOLE * full:
             raise _Unfollowed("almost every activation depends on every box")
         kept, again = _clean(graph, picture.image, set().union(*(plan.needs for plan in plans)))
         _check(again[None], clean[None], "it computes something else in another order")
-        logits = clean.new_empty(len(picture.boxes), len(clean))
+        logits = clean.new_empty(picture.count, len(clean))
         order, several = np.concatenate([group.index for group in groups]), False
         for part, found in self._batches(plans, groups, _Shared(kept), picture):
             if not graph.proven and part.start == 0:
@@ -1288,7 +1335,7 @@ class Variations:
             return part, _Batch(plans[0].graph, pieces).logits()
 
         size = max(1, min(MOST_AT_ONCE, self.budget // max(1, *(plan.bytes for plan in plans))))
-        return batched(run, len(picture.boxes), size, "windows")
+        return batched(run, picture.count, size, "windows")
 
     def _compare(self, found: Tensor, which: int, picture: _Picture, index: NDArray[np.int64]) -> None:
         """One variation of a batch, against a full pass."""
@@ -1300,7 +1347,7 @@ class Variations:
             return self.network(picture.altered(np.arange(part.start, part.stop)))
 
         size = min(self.network.at_once(picture.image), self.budget // (picture.image[0].numel() * FULL_PICTURE))
-        return torch.cat(list(batched(run, len(picture.boxes), max(1, size), "windows")))
+        return torch.cat(list(batched(run, picture.count, max(1, size), "windows")))
 
 
 def perturbed(network: Network, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor]) -> Outcome:
@@ -1364,11 +1411,14 @@ def _check(found: Tensor, expected: Tensor, otherwise: str) -> None:
 class _Picture:
     """A picture with the boxes that are to be replaced in it."""
 
-    def __init__(self, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor]) -> None:
-        self.image, self.boxes = image, np.array(boxes, dtype=np.int64).reshape(-1, 4)
-        self._each = not isinstance(content, Tensor) or content.ndim == 4
+    def __init__(
+        self, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor], each: int = 1
+    ) -> None:  # fmt: skip
+        self.image, self.boxes, self.each = image, np.array(boxes, dtype=np.int64).reshape(-1, 4), each
+        self.count = len(self.boxes) // each
+        self._own = not isinstance(content, Tensor) or content.ndim == 4
         self._check_boxes()
-        self.content = content if self._each else self._expanded(content)
+        self.content = content if self._own else self._expanded(content)
 
     def _check_boxes(self) -> None:
         height, width = self.image.shape[-2:]
@@ -1380,6 +1430,10 @@ class _Picture:
             raise OptionError(
                 f"box {tuple(self.boxes[bad[0]].tolist())} does not lie in a picture of {height}x{width}; "
                 "a box is (top, left, height, width) in pixels"
+            )
+        if self.each > 1 and (len(self.boxes) % self.each or len(np.unique(self.boxes[:, 2:], axis=0)) > 1):
+            raise OptionError(
+                f"{len(self.boxes)} boxes, {self.each} a variation: give as many for each, and all of one size"
             )
 
     def _expanded(self, content: Any) -> Tensor:
@@ -1393,6 +1447,8 @@ class _Picture:
 
     def groups(self) -> list[_Wanted]:
         """The boxes of one size at like distances from the border, where less of what grows lies in the picture."""
+        if self.each > 1:
+            return [_Wanted(self.boxes, np.arange(self.count))]
         height, width = self.image.shape[-2:]
         _, which = np.unique(self.boxes[:, 2:], axis=0, return_inverse=True)
         keys = np.zeros((len(self.boxes), 3), dtype=np.int64)
@@ -1409,9 +1465,9 @@ class _Picture:
         return [_Wanted(self.boxes[index], index) for index in indices]
 
     def patch(self, number: int) -> Tensor:
-        """(3, height, width) of one variation."""
+        """(3, height, width) of one box."""
         top, left, height, width = self.boxes[number].tolist()
-        if not self._each:
+        if not self._own:
             return self.content[:, top : top + height, left : left + width]  # type: ignore[call-overload]
         if len(self.content) != len(self.boxes):
             raise OptionError(f"content for {len(self.content)} of {len(self.boxes)} boxes; give as many")
@@ -1421,15 +1477,31 @@ class _Picture:
         return patch
 
     def patches(self, index: NDArray[np.int64]) -> Tensor:
-        """(k, 3, height, width) of variations of one size."""
-        return torch.stack([self.patch(int(number)) for number in index])
+        """(k each, 3, height, width) of variations of one size."""
+        numbers = self._numbers(index)
+        found = torch.stack([self.patch(number) for number in numbers])
+        for place, number in enumerate(numbers if self.each > 1 else []):
+            self._cover(found[place], number)
+        return found
+
+    def _numbers(self, index: NDArray[np.int64]) -> list[int]:
+        """Of the boxes of those variations."""
+        return (index[:, None] * self.each + np.arange(self.each)).flatten().tolist()
+
+    def _cover(self, patch: Tensor, number: int) -> None:
+        """Later boxes of the same variation, where they lie over this one; in place."""
+        for other in range(number + 1, number - number % self.each + self.each):
+            (down, across), (height, width) = (self.boxes[other] - self.boxes[number])[:2].tolist(), patch.shape[1:]
+            (a, y), (b, x) = _overlap(down, height, height), _overlap(across, width, width)
+            if y.start < y.stop and x.start < x.stop:
+                patch[:, y, x] = self.patch(other)[:, a, b]
 
     def altered(self, index: NDArray[np.int64]) -> Tensor:
         """(k, 3, H, W): whole pictures."""
         images = self.image.expand(len(index), *self.image.shape).clone()
-        for copy, number in zip(images, index, strict=True):
+        for place, number in enumerate(self._numbers(index)):
             top, left, height, width = self.boxes[number].tolist()
-            copy[:, top : top + height, left : left + width] = self.patch(int(number))
+            images[place // self.each, :, top : top + height, left : left + width] = self.patch(number)
         return images
 
 

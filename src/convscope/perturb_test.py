@@ -537,6 +537,93 @@ def test_bad_boxes_get_a_remedy(boxes: Any, content: Any, remedy: str) -> None:
         perturbed(network(Branches()), picture(), boxes, content)
 
 
+# ---- several boxes a variation
+
+
+def scattered(count: int, each: int, side: tuple[int, int], seed: int = 0) -> list[Box]:
+    """Anywhere; the last variation's boxes lie over each other."""
+    generator = torch.Generator().manual_seed(seed)
+    room = torch.tensor([SIZE[0] - side[0] + 1, SIZE[1] - side[1] + 1])
+    places = (torch.rand(count, each, 2, generator=generator) * room).long()
+    places[-1] = places[-1, :1] + torch.arange(each)[:, None] % 2
+    places = places.clamp(max=room - 1)
+    return [(*place, *side) for place in places.flatten(0, 1).tolist()]
+
+
+def together(module: nn.Module, each: int, side: tuple[int, int] = (1, 1), **options: Any) -> Outcome:
+    """Several boxes of their own content at once, against full passes."""
+    net, image, count = network(module, **options), picture(), 12
+    image = image.to(next(module.parameters()).dtype)
+    boxes = scattered(count, each, side)
+    content = torch.rand(count * each, 3, *side, generator=torch.Generator().manual_seed(2)).to(image)
+    outcome = Variations(net).of(image, boxes, content, each=each)
+    altered = image.expand(count, *image.shape).clone()
+    for number, (top, left, height, width) in enumerate(boxes):
+        altered[number // each, :, top : top + height, left : left + width] = content[number]
+    with torch.no_grad():
+        expected = net(altered)
+    assert outcome.engine == "incremental", outcome.reason
+    largest = float((expected - outcome.clean).abs().max())
+    assert_close(outcome.logits, expected, rtol=0, atol=1e-4 * largest)
+    return outcome
+
+
+SCATTERED: dict[str, Callable[[], nn.Module]] = {
+    "chain": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(True), nn.Conv2d(8, 8, 5, 2, 2), nn.ReLU(),
+        nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(8, 8, 3, padding=1), *head(8),
+    ),
+    "mirrored": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 2, padding_mode="reflect"), nn.ReLU(), nn.AvgPool2d(3, 2, 1), nn.Upsample(scale_factor=2),
+        nn.Conv2d(8, 8, 3), *head(8),
+    ),
+    "flattened": lambda: nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 31 * 40, 5)
+    ),
+    "branches": Branches, "gated": Gated, "shuffled": Shuffled, "channels last": Last,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("each", [2, 5])
+@pytest.mark.parametrize("name", SCATTERED)
+@pytest.mark.usefixtures("local")
+def test_several_pixels_of_a_variation_equal_full_passes(name: str, each: int) -> None:
+    together(SCATTERED[name]().double(), each)
+
+
+@pytest.mark.parametrize("budget", [1, 300_000])
+@pytest.mark.parametrize("side", [(1, 1), (3, 2), (7, 9)])
+def test_several_boxes_of_a_variation_in_small_batches(
+    side: tuple[int, int], budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Variations.__init__, "__kwdefaults__", {"budget": budget, "incremental": True})
+    together(SCATTERED["chain"](), 3, side)
+
+
+def test_several_boxes_cost_as_many_times_one() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), *head(8))
+    outcome = Variations(network(module)).of(
+        picture(), [(5, 5, 1, 1), (20, 30, 1, 1)] * 4, torch.zeros(3, 1, 1), each=2
+    )
+    assert outcome.logits.shape == (4, 5)
+    assert outcome.full_multiply_adds == 4 * (33 * 42 * 8 * 27 + 8 * 5)
+    assert outcome.multiply_adds == 4 * (2 * 3 * 3 * 8 * 27 + 8 * 5)
+
+
+@pytest.mark.parametrize("boxes", [[(0, 0, 2, 2)] * 3, [(0, 0, 2, 2), (0, 0, 2, 3)]])
+def test_variations_of_unlike_boxes_get_a_remedy(boxes: list[Box]) -> None:
+    with pytest.raises(OptionError, match="as many for each, and all of one size"):
+        Variations(network(Branches())).of(picture(), boxes, torch.zeros(3, 1, 1), each=2)
+
+
+def test_full_passes_of_several_boxes_are_the_same() -> None:
+    net, boxes = network(Branches()), scattered(6, 3, (2, 2))
+    found = [
+        Variations(net, incremental=on).of(picture(), boxes, torch.ones(3, 1, 1), each=3).logits for on in (True, False)
+    ]
+    assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
 # ---- the zoo
 
 #: those with more parameters would take a minute each to draw weights for in double precision
