@@ -31,11 +31,11 @@ from convscope import progress
 from convscope.backward import gradient
 from convscope.errors import ConvscopeError, OptionError
 from convscope.evaluate.cost import passes
-from convscope.evaluate.intervals import Interval, interval
 from convscope.evaluate.measures import Column
 from convscope.evaluate.methods import CONTROLS, Given, Maps, all_methods, methods_of
 from convscope.evaluate.sample import answers, positive_share
 from convscope.evaluate.together import CHEAP, comparison
+from convscope.intervals import Interval, interval
 from convscope.network import Network
 from convscope.results import Comparison, Provenance
 from convscope.zoo.options import seeded

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from convscope.evaluate.intervals import Interval
 from convscope.evaluate.planted import BACKGROUNDS, OBJECTS, REACH, SIDE, finds, planted, scenes, train
+from convscope.intervals import Interval
 from convscope.results import Comparison
 
 

@@ -37,10 +37,10 @@ from torch import Tensor, nn
 
 from convscope import progress
 from convscope.errors import NetworkError
-from convscope.evaluate.intervals import interval
 from convscope.evaluate.measures import Column, Measure, Scores, each
 from convscope.evaluate.methods import Maps
 from convscope.evaluate.sample import Sample, without_nan
+from convscope.intervals import interval
 from convscope.network import Network
 from convscope.zoo.options import seeded
 

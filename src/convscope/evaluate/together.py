@@ -16,13 +16,13 @@ from convscope.evaluate.cost import COST, passes, timed
 from convscope.evaluate.grid import GRID
 from convscope.evaluate.insertion import INSERTION
 from convscope.evaluate.inside import INSIDE
-from convscope.evaluate.intervals import Interval, interval
 from convscope.evaluate.measures import Column, Measure, Scores
 from convscope.evaluate.methods import CONTROLS, Given, Maps, Method, all_methods, methods_of
 from convscope.evaluate.randomisation import RANDOMISATION, THRESHOLD, Word, word
 from convscope.evaluate.road import ROAD
 from convscope.evaluate.sample import Sample, sample, without_nan
 from convscope.evaluate.sensitivity import SENSITIVITY
+from convscope.intervals import Interval, interval
 from convscope.network import Network
 from convscope.results import Comparison, Provenance
 from convscope.zoo import load_network
