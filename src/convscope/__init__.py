@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from convscope.hooks import OUTPUT as OUTPUT
     from convscope.hooks import observe as observe
     from convscope.images import read_image as read_image
+    from convscope.index import Index as Index
+    from convscope.index import open_index as open_index
     from convscope.network import Network as Network
     from convscope.registry import technique as technique
+    from convscope.scan import scan as scan
     from convscope.zoo import load_network as load_network
 
 __version__ = _version("convscope")
@@ -43,8 +46,11 @@ _PUBLIC = {
     "PLAIN": "backward",
     "gradient": "backward",
     "read_image": "images",
+    "Index": "index",
+    "open_index": "index",
     "Network": "network",
     "technique": "registry",
+    "scan": "scan",
     "load_network": "zoo",
 }
 

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convscope import cli, registry
+from convscope.cli import bar, work
 from convscope.images import read_image, read_recipe
 from convscope.report.recipe import flags
 
@@ -465,8 +466,8 @@ def registry_recipe(path: Path) -> str:
 
 
 def test_what_takes_long_says_so_before_it_goes_on(studio: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "LONG", 0.3)
-    monkeypatch.setattr(cli, "AFTER", 0.1)
+    monkeypatch.setattr(bar, "LONG", 0.3)
+    monkeypatch.setattr(bar, "AFTER", 0.1)
     ran = studio("painted", *studio.common, "--steps", "20", "--slow", "0.03", "-o", "x.png")
     assert ran.status == 0, ran.err
     lines = ran.err.splitlines()
@@ -480,7 +481,7 @@ def test_what_takes_long_says_so_before_it_goes_on(studio: Desk, monkeypatch: py
     ("seconds", "text"), [(0.4, "0 s"), (40.2, "40 s"), (130, "2 min"), (5400, "90 min"), (9000, "2.5 h")]
 )
 def test_durations_in_words(seconds: float, text: str) -> None:
-    assert cli.duration(seconds) == text
+    assert bar.duration(seconds) == text
 
 
 def test_a_bar_on_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,11 +489,11 @@ def test_a_bar_on_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch)
 
     from convscope import progress
 
-    monkeypatch.setattr(cli, "SHOWN", 0.0)
-    monkeypatch.setattr(cli, "AFTER", 0.0)
+    monkeypatch.setattr(bar, "SHOWN", 0.0)
+    monkeypatch.setattr(bar, "AFTER", 0.0)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, highlight=False)
-    with cli.watched(console, "occlusion"):
+    with bar.watched(console, "occlusion"):
         for _ in progress.over(20, "windows"):
             time.sleep(0.02)
     assert "occlusion: windows" in out.getvalue()
@@ -500,14 +501,14 @@ def test_a_bar_on_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_interrupt_between_two_photographs_keeps_what_is_done(studio: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = cli._read
+    read = work._read
 
     def interrupted(technique: Any, network: Any, path: Path, options: Any) -> Tensor:
         if path.name == "b.jpg":
             raise KeyboardInterrupt
         return read(technique, network, path, options)
 
-    monkeypatch.setattr(cli, "_read", interrupted)
+    monkeypatch.setattr(work, "_read", interrupted)
     ran = studio("laid", "a.png", "b.jpg", "-o", "x.png")
     assert ran.err.splitlines()[-1] == "error: interrupted; nothing was half-written"
     assert files(studio) == {"x-1.png", "x-1.json"}

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 from torch.testing import assert_close
 
-from convscope.cli import TRAINING, main_group
+from convscope.cli.commands.train_style import TRAINING
+from convscope.cli.group import main_group
 from convscope.errors import ConvscopeError
 from convscope.feedforward.files import read_recipe, read_stylist, save_stylist, shipped
 from convscope.feedforward.stylist import Shape, Stylist

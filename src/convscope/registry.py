@@ -9,6 +9,9 @@ Its keyword-only parameters are its options: their annotations give the type, li
 options, and are checked for Python callers too. Techniques are found through the entry-point group
 ``convscope.techniques``, each entry a module or a package that is walked; convscope's own come by the same door.
 Finding them reads their source without running it, so that ``convscope --help`` need not import torch.
+
+What a technique takes before its options, any of these in this order: ``index``, what a scan of a data set wrote;
+``network``; ``images``. A question on an index looks through the index's own network, ``index.network``.
 """
 
 from __future__ import annotations
@@ -35,10 +38,12 @@ from convscope.errors import ConvscopeError, ImageError, OptionError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from convscope.index import Index
     from convscope.network import Network
     from convscope.results import Result
 
 GROUP = "convscope.techniques"
+TAKEN = {"index": "an index, which `convscope scan` writes", "network": "a network", "images": "pictures"}
 TENSOR = "tensor "  # how provenance begins to describe an option that is a tensor
 LAST = 100  # the place of a technique that claims none
 FAMILIES = {
@@ -130,6 +135,10 @@ class Technique(Generic[P, R]):
         return "network" in self._parameters
 
     @cached_property
+    def takes_index(self) -> bool:
+        return "index" in self._parameters
+
+    @cached_property
     def summary(self) -> str:
         """The first sentence of its docstring."""
         return (inspect.getdoc(self.function) or "").split("\n\n")[0].replace("\n", " ")
@@ -161,34 +170,39 @@ class Technique(Generic[P, R]):
             raise OptionError(_sentence(self.name, error)) from None
         return {o.name: getattr(model, o.name) for o in self.options}
 
-    def _arguments(self, network: Any, images: Tensor | None) -> list[Any]:
-        """What the function takes before its options, checked: a network, pictures, or both."""
+    def _arguments(self, given: Mapping[str, Any]) -> list[Any]:
+        """What the function takes before its options, checked, in the order of :data:`TAKEN`."""
         from convscope.images import check_images
 
-        if self.takes_images and images is None:
-            raise OptionError(f"{self.name} needs pictures: {self._call}")
-        if not self.takes_images and images is not None:
+        if "images" in given and not self.takes_images:
             raise OptionError(f"{self.name} takes no pictures: {self._call}")
-        pictures = None if images is None else check_images(images)
-        loaded = [_loaded(network, pictures)] if self.takes_network else []
-        loaded = [each.drawing for each in loaded] if self.family == "synthesize" else loaded
-        return loaded if pictures is None else [*loaded, pictures]
+        pictures = check_images(given["images"]) if self.takes_images else None
+        found: list[Any] = [_opened(given["index"])] if self.takes_index else []
+        if self.takes_network:
+            network = _loaded(given["network"], pictures)
+            found.append(network.drawing if self.family == "synthesize" else network)
+        return found if pictures is None else [*found, pictures]
+
+    @cached_property
+    def _taken(self) -> list[str]:
+        return [name for name in TAKEN if name in self._parameters]
 
     @cached_property
     def _call(self) -> str:
-        taken = [name for name in ("network", "images") if name in self._parameters]
-        return f"{self.name}({', '.join(taken)})"
+        return f"{self.name}({', '.join(self._taken)})"
 
-    def _given(self, args: Sequence[Any], options: dict[str, Any]) -> tuple[Any, Any]:
-        """Network and pictures among the arguments, by place or by name."""
-        places = ["network", "images"] if self.takes_network else ["images"]
+    def _given(self, args: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """Index, network and pictures among the arguments, by place or by name; those are taken out of the options."""
+        places = self._taken if self.takes_images else [*self._taken, "images"]  # pictures too many are told
         if len(args) > len(places) or any(name in options for name in places[: len(args)]):
             raise OptionError(f"{self.name} is called as {self._call}; its options have names")
         found = dict(zip(places, args, strict=False))
         found |= {name: options.pop(name) for name in places if name in options}
-        if self.takes_network and "network" not in found:
-            raise OptionError(f"{self.name} needs a network: {self._call}")
-        return found.get("network"), found.get("images")
+        found = {name: value for name, value in found.items() if name != "images" or value is not None}
+        missing = next((name for name in self._taken if name not in found), None)
+        if missing:
+            raise OptionError(f"{self.name} needs {TAKEN[missing]}: {self._call}")
+        return found
 
     def _digests(self, given: Mapping[str, Any]) -> dict[str, str]:
         """Of the files that options name as pictures."""
@@ -196,11 +210,10 @@ class Technique(Generic[P, R]):
         named = [one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])]
         return {str(one): digest(one) for one in named if isinstance(one, (str, Path))}
 
-    def on(self, network: Any, images: Any = None, **options: Any) -> R:
-        """Call it with what it takes: a network, pictures, or both."""
-        return self._run(
-            *([network] if self.takes_network else []), *([images] if self.takes_images else []), **options
-        )
+    def on(self, network: Any = None, images: Any = None, *, index: Any = None, **options: Any) -> R:
+        """Call it with what it takes of an index, a network and pictures."""
+        given = {"index": index, "network": network, "images": images}
+        return self._run(*(given[name] for name in self._taken), **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         run: Callable[..., R] = self._run
@@ -211,16 +224,16 @@ class Technique(Generic[P, R]):
 
         from convscope.results import Provenance, settle
 
-        network, images = self._given(args, options)
+        taken = self._given(args, options)
         given = self.check(options)
         # Tensors made under inference mode cannot enter autograd later.
         with torch.inference_mode(False), torch.enable_grad():
-            arguments = self._arguments(network, images)
+            arguments = self._arguments(taken)
             result = self.function(*arguments, **given)
             provenance = Provenance(
                 technique=self.name, options={name: _noted(value) for name, value in given.items()},
                 layer=result.layer, seed=given.get("seed"), digests=self._digests(given),
-                **_about(arguments[0] if self.takes_network else None),
+                **_about(arguments[0] if self.takes_index or self.takes_network else None),
             )  # fmt: skip
             return _finite(settle(result, provenance))
 
@@ -269,14 +282,31 @@ def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Netw
     return load_network(network)
 
 
-def _about(network: Network | None) -> dict[str, Any]:
-    """What provenance says of the network."""
-    if network is None:
+def _opened(index: Index | str | Path) -> Index:
+    """What a scan wrote, from its path."""
+    if isinstance(index, (str, Path)):
+        from convscope.index import open_index
+
+        return open_index(index)
+    if not hasattr(index, "provenance"):
+        raise OptionError(f"an index is the folder that `convscope scan` writes, or open_index() of it, not {index!r}")
+    return index
+
+
+def _about(source: Index | Network | None) -> dict[str, Any]:
+    """What provenance says of the network, and of the index that was read through it."""
+    from convscope.network import Network
+
+    if source is None:
         return {"network": "", "weights": "", "precision": "float32", "device": "cpu"}
-    return {
-        "network": network.name, "weights": network.weights, "precision": network.arithmetic,
-        "device": str(network.device),
-    }  # fmt: skip
+    if isinstance(source, Network):
+        return {
+            "network": source.name, "weights": source.weights, "precision": source.arithmetic,
+            "device": str(source.device),
+        }  # fmt: skip
+    said = source.provenance
+    found = {name: said[name] for name in ("network", "weights", "precision", "device")}
+    return {**found, "loaded": dict(said.get("loaded", {})), "index": str(source.path)}
 
 
 def _noted(value: Any) -> Any:

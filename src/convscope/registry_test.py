@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 import torch
@@ -213,3 +213,43 @@ def test_a_technique_may_say_more_of_a_common_option() -> None:
     (other, _) = mixed.options
     assert other.description == "what is mixed in"
     assert registry.is_picture(other.annotation)
+
+
+class Asked:
+    """Stands for an opened index: a path, where it came from, and a network that is not loaded unless asked for."""
+
+    path = Path("photos.index")
+    provenance: ClassVar = {
+        "network": "flat", "weights": "as given", "precision": "float32", "device": "cpu", "loaded": {"network": "x"}
+    }  # fmt: skip
+
+
+@technique(family="dataset", see="what", caution="not")
+def brighter(index: Asked, images: Tensor, *, gain: Annotated[float, Field(description="factor")] = 1.0) -> Heatmap:
+    """Of an index and pictures."""
+    return Heatmap(values=images[:, 0] * gain, images=images, signed=False, quantity=str(index.path), summaries=[{}])
+
+
+def test_a_question_takes_an_index_and_says_so_in_its_provenance() -> None:
+    assert (brighter.takes_index, brighter.takes_network, brighter.takes_images) == (True, False, True)
+    found = brighter(Asked(), PICTURE, gain=0.5)
+    torch.testing.assert_close(found.values[0], PICTURE[0] * 0.5)
+    assert found.provenance is not None
+    assert (found.provenance.index, found.provenance.network) == ("photos.index", "flat")
+    assert found.provenance.loaded == {"network": "x"}
+    assert found.provenance.options == {"gain": 0.5}
+    torch.testing.assert_close(brighter.on(None, PICTURE, index=Asked()).values, brighter(Asked(), PICTURE).values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "brighter needs an index, which `convscope scan` writes: brighter(index, images)"),
+        ((NETWORK, PICTURE), "an index is the folder that `convscope scan` writes"),
+        ((Asked(),), "brighter needs pictures: brighter(index, images)"),
+        ((Asked(), PICTURE, 3), "brighter is called as brighter(index, images)"),
+    ],
+)
+def test_a_question_without_what_it_needs_says_what(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        brighter(*arguments)  # type: ignore[arg-type]

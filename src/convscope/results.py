@@ -45,8 +45,8 @@ def versions() -> dict[str, str]:
 class Provenance:
     """Everything that is needed to make a result again.
 
-    ``photographs`` are the files that it was made of, ``digests`` the SHA-256 of each file, and ``loaded`` the options
-    with which the command line loaded the network.
+    ``photographs`` are the files that it was made of, ``digests`` the SHA-256 of each file, ``loaded`` the options
+    with which the command line loaded the network, and ``index`` the folder of the index that was asked.
     """
 
     technique: str
@@ -61,6 +61,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=versions)
     loaded: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    index: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

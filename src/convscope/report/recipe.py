@@ -28,6 +28,7 @@ OUTPUT = "{name}.png"
 def command(technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None) -> str:
     """The line for a shell, with a photograph of one's own where the technique takes one."""
     words = ["convscope", technique.name]
+    words += ["PHOTOS.index"] if technique.takes_index else []
     words += ["PHOTO.jpg"] if technique.takes_images else []
     words += [word for name, value in _chosen(technique, options).items() for word in flags(name, value)]
     words += _named(network) if technique.takes_network else []
@@ -48,6 +49,8 @@ def python(technique: Technique[..., Any], network: Network, options: Mapping[st
     loaded = f"network = convscope.load_network({given})" if spec else "network = convscope.load_network(my_module)"
     function = technique.name.replace("-", "_")
     taken = "network, images" if technique.takes_network else "images"
+    if technique.takes_index:
+        return _asked(technique, chosen)
     if not technique.takes_images:
         call = f"convscope.{function}(network{chosen})"
         return "\n".join(["import convscope", "", loaded, f'{call}.save("{technique.name}.png")'])
@@ -58,6 +61,15 @@ def python(technique: Technique[..., Any], network: Network, options: Mapping[st
             f'convscope.{function}({taken}{chosen}).save("{technique.name}.png")',
         ]
     )  # fmt: skip
+
+
+def _asked(technique: Technique[..., Any], chosen: str) -> str:
+    """The lines of Python for a question on an index."""
+    lines = ["import convscope", "", 'index = convscope.open_index("PHOTOS.index")']
+    if technique.takes_images:
+        lines += ['image = index.network.prepare(convscope.read_image("PHOTO.jpg"))']
+    taken = "index, image" if technique.takes_images else "index"
+    return "\n".join([*lines, f'convscope.{technique.function.__name__}({taken}{chosen}).save("{technique.name}.png")'])
 
 
 def _chosen(technique: Technique[..., Any], options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -150,8 +162,20 @@ class Recipe:
         if expected and digest(now) != expected:
             raise ImageError(f"{now} is not what {self.source} was made from, since its contents differ; {remedy}")
 
+    def index(self) -> Path | None:
+        """The index that was asked, where it was or beside the picture; :class:`OptionError` when it is gone."""
+        if not self.technique.takes_index:
+            return None
+        named = str(self.made.get("index", ""))
+        for place in (Path(named), self.source.parent / named, self.source.parent / Path(named).name):
+            if named and place.is_dir():
+                return place
+        raise OptionError(f"{self.source} was made from the index {named}, which is not there any more; put it back")
+
     def network(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What to load the network with: as then, except for what is given now."""
+        if self.technique.takes_index:
+            return {name: value for name, value in given.items() if value is not None}
         if not self.technique.takes_network:
             return {}
         kept = dict(self.made.get("loaded", {}))

@@ -1,0 +1,1 @@
+"""Commands that are no techniques: one a file, each with its ``COMMAND``."""
