@@ -77,6 +77,43 @@ def class_score(network: Network, targets: Tensor | int, of: Of = "score") -> Ob
     return Objective(frozenset({OUTPUT}), score, of)
 
 
+Loss = Literal["cross-entropy", "margin"]
+
+
+def mistaken(
+    network: Network, classes: Tensor | int, *, targeted: bool = False, loss: Loss = "cross-entropy"
+) -> Objective:
+    """How wrong the network is: what attacks maximise.
+
+    Args:
+        network: whose logits.
+        classes: (N,) or one for all: the classes that the pictures are of, or with ``targeted`` those that they shall
+            be taken for.
+        targeted: towards the classes instead of away from them.
+        loss: ``cross-entropy``, whose gradient vanishes where the network is all but certain; or ``margin``, by how
+            much the best other logit is above the class's (Carlini & Wagner 2017, section IV), which is above zero
+            exactly where the network is mistaken.
+    """
+    found = class_score(network, classes, "loss") if loss == "cross-entropy" else _margin(network, classes)
+    return -found if targeted else found
+
+
+def _margin(network: Network, classes: Tensor | int) -> Objective:
+    def score(activations: Mapping[str, Tensor]) -> Tensor:
+        logits = network.check_logits(activations[OUTPUT])
+        index = torch.as_tensor(classes, device=logits.device).reshape(-1)
+        return margins(_wide(logits), index.repeat(len(logits) // len(index)))
+
+    return Objective(frozenset({OUTPUT}), score, "margin")
+
+
+def margins(logits: Tensor, classes: Tensor) -> Tensor:
+    """(N,): the largest logit of any other class, minus that of the class; above zero where it is taken for another."""
+    own = logits.gather(1, classes[:, None])[:, 0]
+    others = logits.scatter(1, classes[:, None], -torch.inf)
+    return others.amax(1) - own
+
+
 def each_its_own(objectives: Sequence[Objective]) -> Objective:
     """The i-th objective for the i-th picture; of K N views of N pictures, for each view of it."""
     layers = frozenset().union(*(o.layers for o in objectives))

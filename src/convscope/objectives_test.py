@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from convscope.objectives import (
     features,
     gram,
     grams,
+    margins,
+    mistaken,
     parse_objective,
     unit,
     within,
@@ -98,6 +101,23 @@ def test_class_scores_need_a_classifier(network: Network) -> None:
 
 
 # ---- units
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_how_wrong_a_network_is(network: Network, targeted: bool) -> None:
+    classes = torch.tensor([2, 0])
+    sign = -1 if targeted else 1
+    loss = mistaken(network, classes, targeted=targeted)({OUTPUT: LOGITS})
+    shares = [
+        math.exp(float(row[c])) / sum(math.exp(float(v)) for v in row) for row, c in zip(LOGITS, classes, strict=True)
+    ]
+    assert loss.tolist() == pytest.approx([-sign * math.log(share) for share in shares], abs=1e-5)
+    margin = mistaken(network, classes, targeted=targeted, loss="margin")({OUTPUT: LOGITS})
+    others = [max(float(v) for i, v in enumerate(row) if i != c) for row, c in zip(LOGITS, classes, strict=True)]
+    assert margin.tolist() == pytest.approx([
+        sign * (o - float(row[c])) for row, c, o in zip(LOGITS, classes, others, strict=True)
+    ])  # fmt: skip
+    assert (margins(LOGITS, classes) > 0).tolist() == (LOGITS.argmax(1) != classes).tolist()
 
 
 @pytest.mark.parametrize(

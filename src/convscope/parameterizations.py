@@ -1,4 +1,4 @@
-"""What an optimiser moves to make a picture: its pixels, its Fourier coefficients, or only their phases.
+"""What an optimiser moves to make a picture: pixels, free or near a photograph, Fourier coefficients, or phases only.
 
 A parameterization holds the numbers and makes pictures of them. Another choice of numbers for the same pictures leads
 gradient ascent elsewhere: in Fourier coefficients scaled by frequency and in decorrelated colours, steps of one size
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from convscope.errors import OptionError
 
 Bounds = tuple[float, float]
+Norm = Literal["linf", "l2"]
 
 #: Square root of the covariance of the colours of natural photographs, rows R, G, B (Olah et al. 2017).
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
@@ -87,6 +88,81 @@ class Pixels:
             low, high = (bound - self._centre for bound in self._bounds)
             with torch.no_grad():
                 self.pixels.clamp_(low, high)
+
+
+class EpsilonBall:
+    """Pixels no further than ``epsilon`` from given pictures, and within [0, 1].
+
+    Each step is followed by the projection on the ball, and then on [0, 1]. In L-inf that is the nearest point of both.
+    In L2 it is a point of both, since the cut at 0 and 1 only shortens the way from a picture that lies between them,
+    but not always the nearest; Madry et al. (2018) and the libraries do the same.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1], the centres.
+        epsilon: of [0, 1]: the largest change of any number in ``linf``, the length of the whole change of a picture
+            in ``l2``. One, or (N,).
+        norm: ``linf`` or ``l2``.
+        start: (N, 3, H, W) or (1, 3, H, W) to begin with, projected; the centres if left out.
+
+    Raises :class:`OptionError` for an epsilon that is not above zero, or further than any picture can be.
+    """
+
+    def __init__(
+        self, images: Tensor, epsilon: float | Tensor, *, norm: Norm = "linf", start: Tensor | None = None
+    ) -> None:
+        self.centre = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+        self._epsilon = torch.as_tensor(epsilon, dtype=torch.float64).to(self.centre).view(-1, 1, 1, 1)
+        self._norm = norm
+        for one in self._epsilon.flatten().tolist():
+            check_epsilon(one, norm, self.centre[0].numel())
+        self._low, self._high = torch.zeros(()).to(self.centre), torch.ones(()).to(self.centre)
+        if norm == "linf":
+            self._low = (self.centre - self._epsilon).clamp_(min=0)
+            self._high = (self.centre + self._epsilon).clamp_(max=1)
+        begin = self.centre if start is None else start.to(self.centre).expand_as(self.centre)
+        self.pixels = begin.clone(memory_format=torch.contiguous_format)
+        self.project()
+        self.pixels.requires_grad_()
+
+    def parameters(self) -> list[Tensor]:
+        return [self.pixels]
+
+    def images(self) -> Tensor:
+        return self.pixels
+
+    @torch.no_grad()
+    def project(self) -> None:
+        if self._norm == "l2":
+            change = self.pixels - self.centre
+            length = change.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+            self.pixels.copy_(self.centre + change * (self._epsilon / length).clamp(max=1))
+        self.pixels.clamp_(self._low, self._high)
+
+
+def check_epsilon(epsilon: float, norm: Norm, numbers: int) -> None:
+    """:class:`OptionError` where pictures of so many ``numbers`` cannot be changed by ``epsilon`` and no more."""
+    most = 1.0 if norm == "linf" else math.sqrt(numbers)
+    if 0 < epsilon <= most * (1 + 1e-6):
+        return
+    which = "the largest change of a channel" if norm == "linf" else "the length of the whole change"
+    hint = f"; for {epsilon:g} levels of an 8-bit file say {epsilon:g}/255" if norm == "linf" and epsilon > 1 else ""
+    raise OptionError(
+        f"epsilon {epsilon:g} should lie above 0 and at most at {most:.4g}: in {norm} it is {which}, and pictures are "
+        f"in [0, 1]{hint}"
+    )
+
+
+def near(size: tuple[int, int], epsilon: float, *, norm: Norm, seed: int) -> Tensor:
+    """(1, 3, H, W): a change drawn uniformly from the ball of ``epsilon`` in ``norm``, to begin somewhere within it.
+
+    One for all pictures, so that none depends on which stand beside it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if norm == "linf":
+        return epsilon * (2 * torch.rand(1, 3, *size, generator=generator) - 1)
+    found = torch.randn(1, 3, *size, generator=generator)
+    share = float(torch.rand((), generator=generator, dtype=torch.float64)) ** (1 / found.numel())
+    return found * (epsilon * share / float(found.norm()))
 
 
 class Fourier:

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from convscope.errors import OptionError
 from convscope.parameterizations import (
+    EpsilonBall,
     Fourier,
     Phase,
     Pixels,
@@ -17,6 +20,7 @@ from convscope.parameterizations import (
     decorrelated,
     drawn,
     frequencies,
+    near,
     start,
 )
 
@@ -140,3 +144,68 @@ def test_where_a_picture_starts() -> None:
     noise = start("noise", 1, (64, 64), seed=0, mean=mean, spread=0.05)
     torch.testing.assert_close(noise.mean((0, 2, 3)), mean, atol=5e-3, rtol=0)
     torch.testing.assert_close(noise.std((0, 2, 3)), torch.full((3,), 0.05), atol=2e-3, rtol=0)
+
+
+# ---- the epsilon ball
+
+
+def lengths(change: Tensor, norm: str) -> Tensor:
+    return change.flatten(1).norm(dim=1, p=2 if norm == "l2" else torch.inf)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 10_000), st.sampled_from(["linf", "l2"]), st.floats(0.004, 1.0), st.floats(0.0, 3.0))
+def test_projections_end_in_the_ball_and_in_the_range_and_leave_what_is_there(
+    seed: int, norm: str, epsilon: float, spread: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(3, 3, 4, 5, generator=generator).mul(1.2).sub(0.1).clamp(0, 1)  # some at the very ends
+    ball = EpsilonBall(centres, epsilon, norm=norm)
+    with torch.no_grad():
+        ball.pixels += spread * torch.randn(centres.shape, generator=generator)
+    wild = ball.images().detach().clone()
+    ball.project()
+    found = ball.images().detach().clone()
+    assert bool((lengths(found - centres, norm) <= epsilon * (1 + 1e-5)).all())
+    assert bool(((found >= 0) & (found <= 1)).all())
+    inside = (lengths(wild - centres, norm) < epsilon * (1 - 1e-5)) & ((wild >= 0) & (wild <= 1)).flatten(1).all(1)
+    torch.testing.assert_close(found[inside], wild[inside])
+    ball.project()
+    torch.testing.assert_close(ball.images().detach(), found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.01, 0.5))
+def test_the_projection_in_linf_is_the_nearest_point(seed: int, epsilon: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    centre, wild = (torch.rand(1, 3, 2, 2, generator=generator) for _ in range(2))
+    found = EpsilonBall(centre, epsilon, start=2 * wild - 0.5).images().detach()
+    for c, w, f in zip(centre.flatten(), (2 * wild - 0.5).flatten(), found.flatten(), strict=True):
+        low, high = max(float(c) - epsilon, 0.0), min(float(c) + epsilon, 1.0)
+        assert float(f) == pytest.approx(min(max(float(w), low), high), abs=1e-6)
+
+
+def test_every_picture_of_a_ball_can_have_its_own_epsilon() -> None:
+    centres = torch.full((2, 3, 2, 2), 0.5)
+    ball = EpsilonBall(centres, torch.tensor([0.1, 0.2]), start=torch.ones(1, 3, 2, 2))
+    assert [p.unique().tolist() for p in ball.images()] == [[pytest.approx(0.6)], [pytest.approx(0.7)]]
+
+
+@pytest.mark.parametrize(("norm", "epsilon", "said"), [
+    ("linf", 0.0, "above 0"), ("linf", 8.0, "say 8/255"), ("linf", -1.0, "above 0"), ("linf", math.nan, "above 0"),
+    ("l2", 6.1, "at most at 6"),
+])  # fmt: skip
+def test_an_epsilon_out_of_range_is_said(norm: str, epsilon: float, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        EpsilonBall(torch.zeros(1, 3, 3, 4), epsilon, norm=norm)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_places_fill_the_ball(norm: str) -> None:
+    found = torch.cat([near((1, 2), 0.5, norm=norm, seed=seed) for seed in range(400)])
+    sizes = lengths(found, norm)
+    assert bool((sizes <= 0.5).all())
+    # of a uniform place in six dimensions, the length has the distribution (r / epsilon)^6
+    assert float((sizes / 0.5).pow(6).mean()) == pytest.approx(0.5, abs=0.05)
+    assert found.mean((0,)).abs().max() < 0.06
+    assert torch.equal(near((1, 2), 0.5, norm=norm, seed=3), near((1, 2), 0.5, norm=norm, seed=3))

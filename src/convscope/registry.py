@@ -69,6 +69,22 @@ UnitOption = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, description="seed of everything random")]
 
+_TEXT = "text"  # marks annotations of values that the command line hands on as they were typed
+
+
+def _fraction(given: Any) -> Any:
+    """A number, also written as a fraction."""
+    if not isinstance(given, str):
+        return given
+    above, line, below = given.partition("/")
+    try:
+        return float(above) / float(below) if line else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("should be a number or a fraction, as 0.016 or 4/255") from None
+
+
+Fraction = Annotated[float, _TEXT, BeforeValidator(_fraction), Field(gt=0, allow_inf_nan=False)]
+
 _PICTURE = "a picture"  # marks annotations; torch, of which tensors are, is not imported here
 if TYPE_CHECKING:
     Picture = str | Path | Tensor | Sequence[str | Path | Tensor] | None
@@ -131,6 +147,19 @@ class Technique(Generic[P, R]):
         return "images" in self._parameters
 
     @cached_property
+    def needs_images(self) -> bool:
+        """Whether it cannot do without pictures."""
+        return self.takes_images and self._parameters["images"].default is inspect.Parameter.empty
+
+    @cached_property
+    def makes_adversarial(self) -> bool:
+        """Whether its results are pictures that fool the network, which can be saved by themselves."""
+        from convscope.results import Adversarial
+
+        returned = typing.get_type_hints(self.function).get("return")
+        return isinstance(returned, type) and issubclass(returned, Adversarial)
+
+    @cached_property
     def takes_network(self) -> bool:
         return "network" in self._parameters
 
@@ -176,7 +205,7 @@ class Technique(Generic[P, R]):
 
         if "images" in given and not self.takes_images:
             raise OptionError(f"{self.name} takes no pictures: {self._call}")
-        pictures = check_images(given["images"]) if self.takes_images else None
+        pictures = check_images(given["images"]) if "images" in given else None
         found: list[Any] = [_opened(given["index"])] if self.takes_index else []
         if self.takes_network:
             network = _loaded(given["network"], pictures)
@@ -199,7 +228,8 @@ class Technique(Generic[P, R]):
         found = dict(zip(places, args, strict=False))
         found |= {name: options.pop(name) for name in places if name in options}
         found = {name: value for name, value in found.items() if name != "images" or value is not None}
-        missing = next((name for name in self._taken if name not in found), None)
+        needed = [name for name in self._taken if name != "images" or self.needs_images]
+        missing = next((name for name in needed if name not in found), None)
         if missing:
             raise OptionError(f"{self.name} needs {TAKEN[missing]}: {self._call}")
         return found
@@ -357,6 +387,11 @@ def pictures_of(option: Any) -> list[Tensor]:
 def is_picture(annotation: Any) -> bool:
     """Whether an option's annotation is :data:`Picture`, or built on it."""
     return _PICTURE in getattr(annotation, "__metadata__", ())
+
+
+def is_text(annotation: Any) -> bool:
+    """Whether an option's values are parsed from text by the option itself, as those of :data:`Fraction`."""
+    return _TEXT in getattr(annotation, "__metadata__", ())
 
 
 def _field(annotation: Any) -> FieldInfo:

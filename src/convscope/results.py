@@ -21,7 +21,7 @@ from torch import Tensor
 
 from convscope.animation import Frame, write_film
 from convscope.errors import OutputError
-from convscope.images import atomic_write, png_text, to_uint8, write_image
+from convscope.images import atomic_write, png_text, read_image, to_uint8, write_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -361,6 +361,49 @@ class Synthesis(Result):
         from PIL import Image
 
         write_image(Image.fromarray(self.sheet()), path, recipe=self.recipe() if self.provenance else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(Result):
+    """Pictures that were changed so that a network errs, each beside the one that it was.
+
+    ``values`` (N, 3, H, W) and ``originals`` of the same shape hold the very numbers that reading their 8-bit PNG
+    gives. ``names`` has two or more classes a picture, its own first, ``before`` and ``after`` their probabilities in
+    [0, 1]; ``success`` says whether the changed file fools the network. ``captions`` are lines about each change.
+    ``factor`` is by how much a view enlarges the difference where it is shown a second time.
+
+    ``save("x.png")`` writes the sheet with both pictures and their difference; :meth:`write_pictures` writes the
+    pictures alone.
+    """
+
+    originals: Tensor
+    names: Sequence[Sequence[str]]
+    before: Sequence[Sequence[float]]
+    after: Sequence[Sequence[float]]
+    success: Sequence[bool]
+    titles: Sequence[str] = ()
+    captions: Sequence[Sequence[str]] = ()
+    factor: float = 10.0
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {**super().arrays(), "originals": self.originals.float().numpy()}
+
+    def write_pictures(self, path: str | Path) -> list[Path]:
+        """Write the changed pictures as PNG, numbered where there are several, and read them back.
+
+        Raises OutputError for another kind of file, and where a file does not hold the very picture.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise OutputError(f"{path}: only PNG keeps every level of a changed picture; end the name in .png")
+        count = len(self.values)
+        several = [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+        paths = [path] if count == 1 else several
+        for target, picture in zip(paths, self.values, strict=True):
+            write_image(picture, target)
+            if not torch.equal(read_image(target), picture):
+                raise OutputError(f"{target} does not hold the changed picture; is another program writing it?")
+        return paths
 
 
 def contact_sheet(pictures: np.ndarray, columns: int | None = None) -> Frame:

@@ -12,6 +12,7 @@ import click
 from convscope import __version__, registry
 from convscope.cli import commands
 from convscope.cli.options import (
+    ADVERSARIAL_OPTIONS,
     CONTEXT,
     FILE,
     FILM_HELP,
@@ -35,10 +36,13 @@ def command(name: str) -> click.Command:
     network = INDEXED_NETWORK_OPTIONS if technique.takes_index else NETWORK_OPTIONS if technique.takes_network else {}
     if any(option.name == "every" for option in technique.options):
         output["--output", "-o"] = {"type": FILE, "help": FILM_HELP}
+    if technique.makes_adversarial:
+        output |= ADVERSARIAL_OPTIONS
     index = click.Argument(["index"], metavar="INDEX", type=FOLDER)
     photographs = click.Argument(
-        ["photographs"], nargs=-1, required=True, metavar="PHOTO...", type=click.Path(path_type=Path)
-    )
+        ["photographs"], nargs=-1, required=technique.needs_images, type=click.Path(path_type=Path),
+        metavar="PHOTO..." if technique.needs_images else "[PHOTO]...",
+    )  # fmt: skip
     taken = [
         *([index] if technique.takes_index else []),
         *([photographs] if technique.takes_images else []),

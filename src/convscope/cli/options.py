@@ -56,6 +56,10 @@ OUTPUT_OPTIONS: Options = {
     ("--json", "as_json"): {"is_flag": True, "help": "Print summary and provenance as JSON."},
     ("--seed", "random_seed"): {"type": click.IntRange(0), "help": "Seed of everything random."},
 }
+ADVERSARIAL_OPTIONS: Options = {
+    ("--adversarial",): {"type": FILE, "metavar": "FILE.png",
+                         "help": "Write the changed picture itself; numbered where there are several."},
+}  # fmt: skip
 FILM_HELP = "Picture to write: .png, .jpg, .webp; .gif, .webp or .mp4 for a film of what --every keeps."
 QUIET_OPTIONS: Options = {
     ("--quiet", "-q"): {"is_flag": True, "help": "Say nothing on standard error but errors."},
@@ -86,6 +90,8 @@ def load(spec: dict[str, Any], seed: int | None) -> Network:
 
 def _click_type(annotation: Any) -> tuple[Any, bool]:
     """(click type, whether it may be given several times) of an annotation."""
+    if registry.is_text(annotation):
+        return str, False
     if typing.get_origin(annotation) is typing.Annotated:
         return _click_type(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) is typing.Literal:

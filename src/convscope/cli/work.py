@@ -140,23 +140,27 @@ class Sinks:
     output: Path | None
     raw: Path | None
     as_json: bool
+    adversarial: Path | None = None
     wrote: list[Path] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
     def taken(cls, given: dict[str, Any]) -> Sinks:
-        return cls(*(given.pop(name) for name in ("output", "raw", "as_json")))
+        output, raw, as_json = (given.pop(name) for name in ("output", "raw", "as_json"))
+        return cls(output, raw, as_json, given.pop("adversarial", None))
 
     def save(self, result: Result, technique: str, number: int | None) -> None:
         """Write the files of one result; ``number`` it where there are several."""
         from convscope import views
-        from convscope.results import Synthesis
+        from convscope.results import Adversarial, Synthesis
 
         output, raw = self.output, self.raw
         if output is None and not self.as_json and raw is None and views.needs_picture(result):
             output = Path(f"{technique}.png")
         if raw is not None:
             self._write(result, raw if raw.suffix == ".npz" else raw.with_name(raw.name + ".npz"), number)
+        if self.adversarial is not None and isinstance(result, Adversarial):
+            self.wrote += result.write_pictures(_numbered(self.adversarial, number))
         if output is not None:
             path = self._write(result, output, number)
             entry = registry.discover().get(technique)
@@ -166,7 +170,7 @@ class Sinks:
                 self._beside(result, path)
 
     def _write(self, result: Result, path: Path, number: int | None) -> Path:
-        path = path if number is None else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        path = _numbered(path, number)
         self.wrote.append(result.save(path))
         return path
 
@@ -194,6 +198,10 @@ class Sinks:
             console.print(f"note: {note}", markup=False, soft_wrap=True)
         for path in self.wrote:
             console.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+def _numbered(path: Path, number: int | None) -> Path:
+    return path if number is None else path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def _json(results: Sequence[Result]) -> str:

@@ -137,6 +137,8 @@ class Recipe:
         named: Sequence[str] = self.made["photographs"]
         if not self.technique.takes_images:
             return []
+        if not named and not instead and not self.technique.needs_images:
+            return []
         if not named and not instead:
             raise ImageError(f"{self.source} does not say from which photograph it was made; {remedy}")
         if not instead:

@@ -15,8 +15,32 @@ from functools import singledispatch
 from matplotlib.figure import Figure
 
 from convscope.errors import OutputError
-from convscope.results import Comparison, Curve, Heatmap, Pictures, Ranking, Regions, Result, Scatter, Synthesis, Table
-from convscope.views import comparison, curves, embed, heatmaps, montage, ranking, regions, scatter, synthesis, tables
+from convscope.results import (
+    Adversarial,
+    Comparison,
+    Curve,
+    Heatmap,
+    Pictures,
+    Ranking,
+    Regions,
+    Result,
+    Scatter,
+    Synthesis,
+    Table,
+)
+from convscope.views import (
+    adversarial,
+    comparison,
+    curves,
+    embed,
+    heatmaps,
+    montage,
+    ranking,
+    regions,
+    scatter,
+    synthesis,
+    tables,
+)
 from convscope.views.style import DARK, LIGHT, Theme, settled
 from convscope.views.tables import needs_picture, terminal
 
@@ -53,6 +77,7 @@ def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 for _kind, _view in (
     (Heatmap, heatmaps), (Pictures, montage), (Ranking, ranking), (Table, tables), (Curve, curves), (Scatter, scatter),
     (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
+    (Adversarial, adversarial),
 ):  # fmt: skip
     figure.register(_kind, _settled(_view.figure))
     html.register(_kind, _view.html)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from convscope.results import Curve, Heatmap, Pictures, Ranking, Regions, Result, Synthesis, Table
+from convscope.results import Adversarial, Curve, Heatmap, Pictures, Ranking, Regions, Result, Synthesis, Table
 from convscope.views import embed
 from convscope.views.sheet import MARGIN, Plate, framed, heading, picture_name, sentence
 from convscope.views.style import BODY, LIGHT, Theme, measure, number, percent, shorten
@@ -180,6 +180,19 @@ def _(result: Curve) -> Said:
     cells = [[number(v, 3) if v == v else "–" for v in column] for column in columns]
     rows = [[point, *row] for point, row in zip(result.points, cells, strict=True)]
     return [("", (result.axis.split(",")[0], *result.series), rows)]
+
+
+@_said.register
+def _(result: Adversarial) -> Said:
+    """A row a picture: both of its classes, their probabilities before and after, and whether the file fools."""
+    rows = []
+    for index, (names, before, after) in enumerate(zip(result.names, result.before, result.after, strict=True)):
+        shares = [f"{percent(b)} → {percent(a)}" for b, a in zip(before[:2], after[:2], strict=True)]
+        pairs = [cell for pair in zip(names[:2], shares, strict=True) for cell in pair]
+        change = result.captions[index][0] if index < len(result.captions) and result.captions[index] else ""
+        name = picture_name(result, index) or str(index + 1)
+        rows.append([name, *pairs, change, "fooled" if result.success[index] else "not fooled"])
+    return [("", ("picture", "its class", "", "other class", "", "change", "file"), rows)]
 
 
 def _bar(share: float, width: int = 20) -> str:
