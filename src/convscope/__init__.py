@@ -69,6 +69,7 @@ def _technique(command: str) -> Any:
     result = importlib.import_module("convscope.results").Result
     if result.views is None:
         result.views = staticmethod(lambda shown: importlib.import_module("convscope.views").figure(shown))
+        result.pages = staticmethod(lambda shown: importlib.import_module("convscope.views").page(shown))
     return importlib.import_module("convscope.registry").load(command)
 
 

@@ -16,7 +16,7 @@ from convscope.backward import gradient
 from convscope.batching import is_out_of_memory
 from convscope.errors import ConvscopeError, NetworkError, UnknownLayer, UnknownTarget, nearest
 from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline
-from convscope.images import fit
+from convscope.images import fit, unfit
 from convscope.receptive_field import ReceptiveField, Tracer
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -233,6 +233,15 @@ class Network:
     def prepare(self, image: Tensor) -> Tensor:
         """A photograph (3, H, W) or (N, 3, H, W) scaled and centre-cropped as the network was trained, antialiased."""
         return fit(image, self.input_size, crop=self.crop)
+
+    def unprepared(
+        self, box: tuple[float, float, float, float], shape: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Where a box of a prepared picture lies in the photograph of ``shape`` (height, width) that it was made from.
+
+        Boxes are (top, left, bottom, right) in pixels; see :func:`convscope.images.unfit`.
+        """
+        return unfit(box, shape, self.input_size, crop=self.crop)
 
     # ---- layers
 
