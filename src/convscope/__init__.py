@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from convscope.images import read_image as read_image
     from convscope.index import Index as Index
     from convscope.index import open_index as open_index
+    from convscope.monitor import LightningMonitor as LightningMonitor
+    from convscope.monitor import Monitor as Monitor
     from convscope.network import Network as Network
     from convscope.registry import technique as technique
     from convscope.scan import scan as scan
@@ -48,6 +50,8 @@ _PUBLIC = {
     "read_image": "images",
     "Index": "index",
     "open_index": "index",
+    "LightningMonitor": "monitor",
+    "Monitor": "monitor",
     "Network": "network",
     "technique": "registry",
     "scan": "scan",

@@ -272,3 +272,48 @@ def outline(module: nn.Module, run: Callable[[], object]) -> tuple[Run, ...]:
                 stack.callback(part.register_forward_hook(note(name)).remove)
         run()
     return tuple(seen.values())
+
+
+# ---- a network that someone else runs
+
+
+Seen = Callable[[str, nn.Module, Tensor], None]
+
+
+class _Eye:
+    """A hook that looks at one module's output and hands nothing on; in a copy or a file of the module it is blind."""
+
+    def __init__(self, name: str, part: nn.Module, see: Seen) -> None:
+        self._name, self._part, self._see = name, part, see
+
+    def __call__(self, part: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if part is self._part and tensor is not None:
+            with torch.no_grad():
+                self._see(self._name, part, tensor.detach())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Blind, ()
+
+
+class _Blind:
+    def __call__(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        pass
+
+
+def watch(module: nn.Module, names: Collection[str], see: Seen) -> Callable[[], None]:
+    """Show what the named parts put out while someone else runs the module, a training loop for instance.
+
+    ``see(name, part, output)`` is called behind each run of each part, without a graph; it must not change the
+    output, behind which an in-place layer may stand, and must not keep it. ``""`` names the module itself.
+
+    Returns what ends it. A copy or a saved file of the module that is made meanwhile shows nothing.
+    """
+    parts = dict(module.named_modules())
+    handles = [parts[name].register_forward_hook(_Eye(name, parts[name], see)) for name in names]
+
+    def end() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return end
