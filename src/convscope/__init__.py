@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convscope.errors import NetworkError as NetworkError
     from convscope.hooks import OUTPUT as OUTPUT
     from convscope.hooks import observe as observe
+    from convscope.hooks import watch as watch
     from convscope.images import read_image as read_image
     from convscope.index import Index as Index
     from convscope.index import open_index as open_index
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from convscope.monitor import Monitor as Monitor
     from convscope.network import Network as Network
     from convscope.registry import technique as technique
-    from convscope.scan import scan as scan
+    from convscope.scanning import scan as scan
     from convscope.zoo import load_network as load_network
 
 __version__ = _version("convscope")
@@ -40,6 +41,7 @@ __version__ = _version("convscope")
 _PUBLIC = {
     "OUTPUT": "hooks",
     "observe": "hooks",
+    "watch": "hooks",
     "ConvscopeError": "errors",
     "ImageError": "errors",
     "NetworkError": "errors",
@@ -54,7 +56,7 @@ _PUBLIC = {
     "Monitor": "monitor",
     "Network": "network",
     "technique": "registry",
-    "scan": "scan",
+    "scan": "scanning",
     "load_network": "zoo",
 }
 
