@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from convscope.errors import NetworkError as NetworkError
     from convscope.hooks import OUTPUT as OUTPUT
     from convscope.hooks import observe as observe
-    from convscope.hooks import watch as watch
     from convscope.images import read_image as read_image
     from convscope.index import Index as Index
     from convscope.index import open_index as open_index
@@ -41,7 +40,6 @@ __version__ = _version("convscope")
 _PUBLIC = {
     "OUTPUT": "hooks",
     "observe": "hooks",
-    "watch": "hooks",
     "ConvscopeError": "errors",
     "ImageError": "errors",
     "NetworkError": "errors",

@@ -269,7 +269,7 @@ class _Watcher:
         return show
 
 
-def watch(
+def stream(
     network: Observable, images: Tensor, layers: Collection[str], receive: Callable[[str, Tensor], None]
 ) -> Tensor:
     """Run the whole network and show each layer's output to ``receive`` at the moment at which it is there.

@@ -19,7 +19,7 @@ from torch import Tensor
 from convscope.batching import is_out_of_memory
 from convscope.errors import NetworkError
 from convscope.extras import require
-from convscope.hooks import Activations, watch
+from convscope.hooks import Activations, stream
 from convscope.index import code_column
 from convscope.network import Network
 from convscope.scanning import attributes
@@ -98,7 +98,7 @@ class Scanner:
         def note(layer: str, activation: Tensor) -> None:
             sizes[layer] = self.network.codes(layer, activation).shape[1]
 
-        watch(self.network, blank, self.options.code_layers, note)
+        stream(self.network, blank, self.options.code_layers, note)
         return pictures_schema({layer: sizes[layer] for layer in self.options.code_layers})
 
     @cached_property
@@ -140,7 +140,7 @@ class Scanner:
                 columns.codes.setdefault(layer, []).append(code)
 
         try:
-            logits = watch(self.network, batch.images, wanted, receive)
+            logits = stream(self.network, batch.images, wanted, receive)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
