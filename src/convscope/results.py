@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+    from convscope.behaviour.conflict import Count
+
 Summary: TypeAlias = Mapping[str, Any]
 
 
@@ -286,6 +288,19 @@ class Comparison(Table):
     def arrays(self) -> dict[str, np.ndarray]:
         names = {"methods": np.array(self.methods), "measures": np.array(self.measures)}
         return {**super().arrays(), "lows": self.lows.numpy(), "highs": self.highs.numpy(), **names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bias(Table):
+    """Decisions for the shape, for the texture and for neither, by class, of one network or of several.
+
+    ``values`` is (classes + 1, 3), all classes together last. ``series`` has a name and such counts for each network,
+    this one first. ``examples`` (K, 3, H, W) are some of the pictures, with lines under each.
+    """
+
+    series: Sequence[tuple[str, Sequence[Count]]]
+    examples: Tensor | None = None
+    example_titles: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

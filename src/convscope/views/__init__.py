@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from convscope.errors import OutputError
 from convscope.results import (
     Adversarial,
+    Bias,
     Comparison,
     Curve,
     Embedding,
@@ -34,6 +35,7 @@ from convscope.results import (
 )
 from convscope.views import (
     adversarial,
+    bias,
     comparison,
     curves,
     embed,
