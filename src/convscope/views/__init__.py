@@ -92,7 +92,7 @@ def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 for _kind, _view in (
     (Heatmap, heatmaps), (Pictures, montage), (Ranking, ranking), (Table, tables), (Curve, curves), (Scatter, scatter),
-    (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
+    (Bias, bias), (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
     (Adversarial, adversarial), (Rows, rows), (Embedding, embedding),
 ):  # fmt: skip
     figure.register(_kind, _settled(_view.figure))
