@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from convscope.backward import gradient
 from convscope.batching import is_out_of_memory
+from convscope.defences import Defence, defence
 from convscope.errors import ConvscopeError, NetworkError, UnknownLayer, UnknownTarget, nearest
-from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline, sequence
-from convscope.images import fit, unfit
+from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline
+from convscope.images import fit
 from convscope.receptive_field import ReceptiveField, Tracer
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -105,6 +106,7 @@ class Network:
         output: key, attribute or place to pick where the module returns a dict, an object or a tuple.
         weights: where the weights came from, for provenance.
         max_batch: most pictures in one pass; halves itself when memory runs out.
+        defence: what stands in front of it; see :meth:`defended`.
     """
 
     module: nn.Module
@@ -118,6 +120,7 @@ class Network:
     output: str | None = None
     weights: str = "as given"
     max_batch: int = 32
+    defence: Defence | None = None
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +130,34 @@ class Network:
     def at_once(self, images: Tensor) -> int:
         """Most pictures of this size (..., H, W) in one pass: ``max_batch``, on a CPU as many as its caches like."""
         most = _CACHED // math.prod(images.shape[-2:]) if self.device.type == "cpu" else self.max_batch
-        return max(1, min(self.max_batch, most))
+        return max(1, min(self.max_batch, most // self.views))
+
+    # ---- what stands in front
+
+    def defended(self, given: str | Defence | None, *, seed: int = 0) -> Network:
+        """The network with a defence in front of its module, or without any for None; :mod:`convscope.defences`.
+
+        Every picture passes it on its way in, and gradients pass it on their way back. Layers are named as before. A
+        defence of several draws gives the logarithm of its mean probabilities instead of logits.
+        """
+        made = None if given is None else defence(given, seed=seed)
+        views = made.views if made else 1
+        return self._behind(made, max(1, self.max_batch * self.views // views))
+
+    @property
+    def undefended(self) -> Network:
+        """The network by itself."""
+        return self if self.defence is None else self.defended(None)
+
+    @property
+    def views(self) -> int:
+        """How many pictures the module gets for each that the network is given."""
+        return self.defence.views if self.defence else 1
+
+    def _behind(self, given: Defence | None, max_batch: int) -> Network:
+        made = replace(self, defence=given, max_batch=max_batch)
+        made.__dict__.update({n: self.__dict__[n] for n in ("_outline", "_layers") if n in self.__dict__})
+        return made
 
     @property
     def arithmetic(self) -> Precision:
@@ -174,12 +204,20 @@ class Network:
                 if is_out_of_memory(error):
                     raise
                 raise NetworkError(self._explain(images, error)) from error
-        return self._pick(returned)
+        found = self._pick(returned)
+        return found if self.views == 1 else self._averaged(found)
+
+    def _averaged(self, logits: Tensor) -> Tensor:
+        """(N, classes) logarithms of the mean probabilities over the views of (views * N, classes)."""
+        logits = self.check_logits(logits).to(torch.promote_types(logits.dtype, torch.float32))
+        shares = logits.log_softmax(1).unflatten(0, (self.views, -1))
+        return shares.logsumexp(0) - math.log(self.views)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) on the module's device and in its dtype, mean and spread taken out."""
+        """(N, C, H, W) on the module's device and in its dtype, behind the defence, mean and spread taken out."""
         like = next((p for p in self.module.parameters() if p.is_floating_point()), images)
         images = images.to(device=like.device, dtype=like.dtype)
+        images = images if self.defence is None else self.defence(images)
         mean, std = (t.to(images).view(1, -1, 1, 1) for t in (self.mean, self.std))
         if mean.shape[1] == 1 and images.shape[1] == 3:
             images = (images * torch.tensor(_LUMA).to(images).view(1, 3, 1, 1)).sum(1, keepdim=True)
@@ -234,15 +272,6 @@ class Network:
         """A photograph (3, H, W) or (N, 3, H, W) scaled and centre-cropped as the network was trained, antialiased."""
         return fit(image, self.input_size, crop=self.crop)
 
-    def unprepared(
-        self, box: tuple[float, float, float, float], shape: tuple[int, int]
-    ) -> tuple[float, float, float, float]:
-        """Where a box of a prepared picture lies in the photograph of ``shape`` (height, width) that it was made from.
-
-        Boxes are (top, left, bottom, right) in pixels; see :func:`convscope.images.unfit`.
-        """
-        return unfit(box, shape, self.input_size, crop=self.crop)
-
     # ---- layers
 
     @cached_property
@@ -250,7 +279,7 @@ class Network:
         blank = torch.full((1, 3, *self.input_size), 0.5)
         shape: list[int] = []
         with torch.no_grad(), evaluation_mode(self.module):
-            runs = outline(self.module, lambda: shape.extend(self.forward(blank).shape))
+            runs = outline(self.module, lambda: shape.extend(self.undefended.forward(blank).shape))
         return runs, tuple(shape)
 
     @cached_property
@@ -331,7 +360,7 @@ class Network:
             return last
         with torch.inference_mode(False), torch.enable_grad():
             blank = torch.full((1, 3, *self.input_size), 0.5)
-            seen = observe(self, blank, [OUTPUT, *(i.name for i in like)], leaves=[like[0].name])
+            seen = observe(self.undefended, blank, [OUTPUT, *(i.name for i in like)], leaves=[like[0].name])
             slopes = gradient(self.check_logits(seen[OUTPUT]).amax(1), [seen[i.name] for i in like])
         heard = [i for i, slope in zip(like, slopes, strict=True) if self.maps(i.name, slope).any()]
         return heard[-1] if heard else last
@@ -369,29 +398,6 @@ class Network:
             raise NetworkError(f"{self.name} has no layer before a classifier; name the layer whose codes are wanted")
         return leaves[weighty[-1] - 1].name
 
-    @cached_property
-    def convolution_layers(self) -> tuple[str, ...]:
-        """Every convolution's channels once: the convolution, or the norm and rectifier behind it.
-
-        That is the last layer of the same resolution and channels before the next layer of weights; of a rectifier
-        that runs several times, ``relu:0`` is the first run.
-        """
-        blank = torch.full((1, 3, *self.input_size), 0.5)
-        with torch.no_grad(), evaluation_mode(self.module):
-            runs = sequence(self.module, lambda: self.forward(blank))
-        modules = dict(self.module.named_modules())
-        runs = tuple(run for run in runs if not any(True for _ in modules[run.name].children()))
-        return tuple(dict.fromkeys(self._behind(runs[place:]) for place in _convolutions(runs, modules)))
-
-    def _behind(self, runs: Sequence[Run]) -> str:
-        modules = dict(self.module.named_modules())
-        found = runs[0]
-        for run in runs[1:]:
-            if any(p.ndim > 1 for p in modules[run.name].parameters()) or run.shape != found.shape:
-                break
-            found = run
-        return found.name if self.calls[found.name] == found.calls else f"{found.name}:{found.calls - 1}"
-
     def codes(self, name: str, activation: Tensor) -> Tensor:
         """(N, C): what layer ``name`` put out, averaged over positions where it has any."""
         return self.maps(name, activation).flatten(2).mean(2)
@@ -399,7 +405,7 @@ class Network:
     @cached_property
     def receptive_fields(self) -> Mapping[str, ReceptiveField]:
         """Layer name to its receptive field, for pictures of ``input_size``; exact, by one traced pass."""
-        blank = self.normalise(torch.full((1, 3, *self.input_size), 0.5))
+        blank = self.undefended.normalise(torch.full((1, 3, *self.input_size), 0.5))
         names = [info.name for info in self._layers]
         fields = {}
         with torch.no_grad(), evaluation_mode(self.module):
@@ -461,12 +467,6 @@ class Network:
         return torch.tensor(found, device=logits.device).expand(len(logits))
 
 
-def _convolutions(runs: Sequence[Run], modules: Mapping[str, nn.Module]) -> list[int]:
-    """Places of the runs of convolutions: of layers whose weights have two sides of a window."""
-    weights = [getattr(modules[run.name], "weight", None) for run in runs]
-    return [i for i, w in enumerate(weights) if isinstance(w, Tensor) and w.ndim == 4 and len(runs[i].shape) == 4]
-
-
 def fast_in_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 numbers in hardware."""
     if device.type == "cuda":
@@ -487,7 +487,7 @@ class _AsIs:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self.module, self.name, self.calls = network.module, network.name, network.calls
+        self.module, self.name, self.calls, self.views = network.module, network.name, network.calls, 1
 
     def forward(self, images: Tensor) -> Tensor:
         return self._network._pick(self.module(images))

@@ -216,6 +216,8 @@ def _convolved(
 
 
 def _recorded(network: Network, image: Tensor, count: int) -> tuple[list[_Node], _Ref]:
+    if network.defence is not None:
+        raise _Unfollowed(f"{network.defence} stands in front of it")
     images = torch.zeros_like(image).expand(count, *image.shape).clone()
     with torch.no_grad(), evaluation_mode(network.module), _Recorder(images) as recorder, _CircularPads():
         output = torch.func.functionalize(network.forward)(images)

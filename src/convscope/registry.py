@@ -72,7 +72,7 @@ Seed = Annotated[int, Field(ge=0, description="seed of everything random")]
 _TEXT = "text"  # marks annotations of values that the command line hands on as they were typed
 
 
-def _fraction(given: Any) -> Any:
+def fraction(given: Any) -> Any:
     """A number, also written as a fraction."""
     if not isinstance(given, str):
         return given
@@ -83,7 +83,7 @@ def _fraction(given: Any) -> Any:
         raise ValueError("should be a number or a fraction, as 0.016 or 4/255") from None
 
 
-Fraction = Annotated[float, _TEXT, BeforeValidator(_fraction), Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, _TEXT, BeforeValidator(fraction), Field(gt=0, allow_inf_nan=False)]
 
 _PICTURE = "a picture"  # marks annotations; torch, of which tensors are, is not imported here
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ def _about(source: Index | Network | None) -> dict[str, Any]:
     if isinstance(source, Network):
         return {
             "network": source.name, "weights": source.weights, "precision": source.arithmetic,
-            "device": str(source.device),
+            "device": str(source.device), "defence": str(source.defence) if source.defence else None,
         }  # fmt: skip
     said = source.provenance
     found = {name: said[name] for name in ("network", "weights", "precision", "device")}

@@ -33,7 +33,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 NETWORK_OPTIONS: Options = {
     ("--network", "-n"): {"metavar": "SPEC", "default": "builtin", "show_default": True,
-                          "help": "builtin, torchvision:NAME, timm:NAME, or FILE.py:FACTORY."},
+                          "help": "builtin, builtin-robust, torchvision:NAME, timm:NAME, or FILE.py:FACTORY."},
     ("--weights",): {"metavar": "FILE|random|default", "default": "default", "show_default": True,
                      "help": "Weights: safetensors or a PyTorch file; never code."},
     ("--labels",): {"metavar": "FILE", "help": "Class names: a JSON list, or text with one a line."},
@@ -45,6 +45,8 @@ NETWORK_OPTIONS: Options = {
     ("--device",): {"metavar": "NAME", "help": "cpu, cuda, cuda:1, mps; the best there is if left out."},
     ("--precision",): {"type": click.Choice(["auto", "float32", "bfloat16"]), "default": "auto", "show_default": True,
                        "help": "auto is float32; for making pictures, bfloat16 where the device is fast at it."},
+    ("--defence",): {"metavar": "SPEC", "help": "What stands in front of the network: jpeg:75, bits:4, blur:1, "
+                     "median:3, noise:0.1, resize-pad:0.9, several joined by +."},
 }  # fmt: skip
 # An index knows its network; these say where it is now.
 INDEXED_NETWORK_OPTIONS: Options = {

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,15 @@ from torch.nn import functional as F
 
 from convscope import progress
 from convscope.backward import gradient
-from convscope.errors import ConvscopeError, ImageError, OptionError, OutputError
+from convscope.errors import ConvscopeError, ImageError, OptionError
 from convscope.feedforward.files import SUFFIX, save_stylist
 from convscope.feedforward.stylist import Shape, Stylist
 from convscope.hooks import observe
-from convscope.images import atomic_write, find_images, read_image, resize
+from convscope.images import find_images, read_image, resize
+from convscope.long_run import Trained, gone_through, writable
 from convscope.network import Network
 from convscope.objectives import Objective, features, gram, grams
-from convscope.optimize import State, load_state, save_state
+from convscope.optimize import State, load_state
 from convscope.regularizers import TotalVariation
 from convscope.zoo.options import seeded
 
@@ -347,35 +347,9 @@ def resumed(path: str | Path | None) -> State | None:
     return None if path is None else load_state(Path(path))
 
 
-def _writable(path: Path) -> Path:
-    """Checked before hours of training and not after them."""
-    if path.suffix != SUFFIX:
-        raise OutputError(f"{path}: styles are written as {SUFFIX}; end the name in it")
-    probe = path.with_suffix(".probe")
-    with atomic_write(probe):
-        pass
-    probe.unlink()
-    return path
-
-
-@dataclass
-class Trained:
-    """How a training ended: after so many steps, with what loss over the last hundred, and what to know of it."""
-
-    steps: int = 0
-    losses: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    notes: list[str] = field(default_factory=list)
-    wrote: list[Path] = field(default_factory=list)
-
-    @property
-    def loss(self) -> float:
-        """Mean of the last hundred steps."""
-        return sum(self.losses) / max(1, len(self.losses))
-
-
 def train_into(
     path: str | Path, steps: Iterator[Step], total: int, about: Mapping[str, Any], *, every: int = SAVED
-) -> Trained:
+) -> Trained[Step]:
     """Go through a training and write the stylist at its end, or where it is stopped by an interrupt.
 
     Args:
@@ -385,24 +359,7 @@ def train_into(
         about: what the file says of its making.
         every: of how many steps the state is written.
     """
-    path, found, step = _writable(Path(path)), Trained(), None
-    state = path.with_suffix(".state")
-    try:
-        for step in steps:
-            found.steps = step.number
-            found.losses.append(step.loss)
-            if step.number % every == 0 and step.number < total:
-                save_state(state, step.state())
-    except (KeyboardInterrupt, progress.Cancelled):
-        if step is None:
-            raise
-        save_state(state, step.state())
-        found.notes.append(f"stopped after {step.number} of {total} steps; --resume {state} goes on")
-        found.wrote.append(state)
-    if step is None:
-        raise OptionError(f"this training had its {total} steps already; ask for more, or leave out --resume")
-    save_stylist(path, step.stylist, {**about, "steps_done": step.number})
-    found.wrote.insert(0, path)
-    if not found.notes:
-        state.unlink(missing_ok=True)
-    return found
+    path = writable(Path(path), SUFFIX)
+    found = gone_through(path.with_suffix(".state"), steps, total, every=every)
+    save_stylist(path, found.last.stylist, {**about, "steps_done": found.steps})
+    return found.wrote_first(path)

@@ -61,7 +61,7 @@ def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{escape(title)}</title>
 <style>
-{styles()}</style>
+{_styles()}</style>
 </head>
 <body>
 <div class="sheet">
@@ -83,8 +83,7 @@ def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
 """
 
 
-def styles() -> str:
-    """The style sheet of all pages."""
+def _styles() -> str:
     return "".join(
         files(package).joinpath(name).read_text(encoding="utf-8")
         for package, name in (("convscope.report", "page.css"), ("convscope.views", "fragments.css"))

@@ -18,6 +18,7 @@ from convscope.images import read_recipe
 from convscope.network import Network
 from convscope.registry import TENSOR, Technique, digest, discover, is_picture, load
 from convscope.results import versions
+from convscope.zoo.builtin import FILES as BUILTIN
 
 OUTPUT = "{name}.png"
 
@@ -38,15 +39,17 @@ def command(technique: Technique[..., Any], network: Network, options: Mapping[s
 def _named(network: Network) -> list[str]:
     spec, weights = _origin(network)
     words = [] if spec == "builtin" else ["--network", spec or "FILE.py:FACTORY"]
-    return words + (["--weights", weights] if weights else [])
+    words += ["--weights", weights] if weights else []
+    return words + (["--defence", str(network.defence)] if network.defence else [])
 
 
 def python(technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None) -> str:
     """The lines of Python that give the very pictures of the page."""
     spec, weights = _origin(network)
     chosen = "".join(f", {name}={value!r}" for name, value in _chosen(technique, options).items())
-    given = f"{spec!r}" + (f", weights={weights!r}" if weights else "")
-    loaded = f"network = convscope.load_network({given})" if spec else "network = convscope.load_network(my_module)"
+    given = (repr(spec) if spec else "my_module") + (f", weights={weights!r}" if weights and spec else "")
+    given += f", defence={str(network.defence)!r}" if network.defence else ""
+    loaded = f"network = convscope.load_network({given})"
     function = technique.name.replace("-", "_")
     taken = "network, images" if technique.takes_network else "images"
     if technique.takes_index:
@@ -91,7 +94,7 @@ def flags(name: str, value: Any) -> list[str]:
 def _origin(network: Network) -> tuple[str | None, str | None]:
     """What ``load_network`` takes to load it again: the name, None for a module of one's own, and the weights."""
     found = _as_named(network.name, network.weights)
-    known = network.name == "builtin" or ":" in network.name
+    known = network.name in BUILTIN or ":" in network.name
     return network.name if known else None, found.get("weights")
 
 
@@ -183,13 +186,14 @@ class Recipe:
         kept = dict(self.made.get("loaded", {}))
         if not kept.get("network"):
             name, weights = str(self.made["network"]), str(self.made["weights"])
-            known = name == "builtin" or ":" in name
+            known = name in BUILTIN or ":" in name
             if not known and not given.get("network"):
                 raise NetworkError(
                     f"{self.source} was made in Python with a network called {name!r}; name it: "
                     "--network FILE.py:FACTORY"
                 )
-            kept = {**_as_named(name, weights), **kept} if known else kept
+            defence = {"defence": self.made["defence"]} if self.made.get("defence") else {}
+            kept = {**(_as_named(name, weights) if known else {}), **defence, **kept}
         return {**kept, **{name: value for name, value in given.items() if value is not None}}
 
     @property
@@ -252,7 +256,7 @@ def _as_named(name: str, weights: str) -> dict[str, Any]:
     if weights.startswith("random"):
         return {"network": name, "weights": "random"}
     file, _, found = weights.partition(" sha256:")
-    shipped = not found or (name == "builtin" and file == "builtin.safetensors")
+    shipped = not found or (name in BUILTIN and file == BUILTIN[name].name)
     return {"network": name} if shipped else {"network": name, "weights": file}
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from convscope.defences import Defence
 from convscope.errors import MissingExtra, NetworkError, nearest
 from convscope.network import Network, Precision
 from convscope.zoo import builtin, files, timm_models, torchvision_models
@@ -22,7 +23,7 @@ from convscope.zoo.weights import build_with, check_values, load_into, randomise
 
 __all__ = ["load_network"]
 
-_SPECS = "'builtin', 'torchvision:NAME', 'timm:NAME' or 'path/to/file.py:factory'"
+_SPECS = "'builtin', 'builtin-robust', 'torchvision:NAME', 'timm:NAME' or 'path/to/file.py:factory'"
 _WeightsOption: TypeAlias = "str | os.PathLike[str] | Mapping[str, Tensor]"
 
 
@@ -52,16 +53,18 @@ def load_network(
     device: str | torch.device | None = None,
     precision: Precision = "auto",
     output: str | None = None,
+    defence: str | Defence | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Network:
     """A network with its labels and the way in which pictures enter it.
 
     Args:
-        network: ``"builtin"``; ``"torchvision:NAME"``; ``"timm:NAME"``; ``"path/to/file.py:factory"`` or
-            ``"package.module:factory"``, a function or class that takes no arguments and gives an ``nn.Module``; an
-            ``nn.Module``; or a :class:`Network`, of which the options given here are replaced. A module that is handed
-            over is never changed or moved: where another device or other weights are asked for, a copy is.
+        network: ``"builtin"``; ``"builtin-robust"``, the same trained to stand attacks; ``"torchvision:NAME"``;
+            ``"timm:NAME"``; ``"path/to/file.py:factory"`` or ``"package.module:factory"``, a function or class that
+            takes no arguments and gives an ``nn.Module``; an ``nn.Module``; or a :class:`Network`, of which the options
+            given here are replaced. A module that is handed over is never changed or moved: where another device or
+            other weights are asked for, a copy is.
         weights: ``"default"`` for those that the network's own hub publishes (an own network: as it is); ``"random"``
             for fresh ones, drawn by ``seed``; a FILE of safetensors or of ``torch.save(state_dict)``, which is read
             without running code; or a state dict. With a file or a state dict, networks of torchvision, timm and
@@ -79,7 +82,8 @@ def load_network(
         precision: ``"float32"``, or ``"bfloat16"`` by autocast. ``"auto"`` is float32, since attributions are
             differences of small numbers, and bfloat16 for pictures made by optimisation where the device is fast at it.
         output: key or attribute that holds the class scores where the module returns a dict or an object.
-        seed: of random weights. The generators of torch are left as they were.
+        defence: what stands in front of it, as ``"jpeg:75"``; see :mod:`convscope.defences`.
+        seed: of random weights, and of a random defence. The generators of torch are left as they were.
         name: how messages and provenance call it.
 
     Raises:
@@ -87,8 +91,8 @@ def load_network(
         OptionError: an option outside its range.
         MissingExtra: torchvision or timm is not installed.
     """
-    options = (labels, mean, std, input_size, crop, device, output, name)
-    if isinstance(network, Network) and weights == "default" and precision == "auto" and options == (None,) * 8:
+    options = (labels, mean, std, input_size, crop, device, output, defence, name)
+    if isinstance(network, Network) and weights == "default" and precision == "auto" and options == (None,) * 9:
         return network  # with all that it has found out about its layers
     wanted, size = precise(precision), side(input_size)
     names = None if labels is None else read_labels(labels)
@@ -102,7 +106,7 @@ def load_network(
     found = replace(found, name=name or found.name, precision=wanted, output=output or found.output)
     if names is not None or source.labelled:
         _check_labels(found)
-    return found
+    return found if defence is None else found.defended(defence, seed=seed)
 
 
 # ---- where the module comes from
@@ -110,8 +114,8 @@ def load_network(
 
 def _named(spec: str, weights: _WeightsOption, size: tuple[int, int] | None, seed: int) -> _Source:
     place, _, name = spec.partition(":")
-    if spec == "builtin":
-        return _built(builtin.blueprint(), weights, seed)
+    if spec in builtin.FILES:
+        return _built(builtin.blueprint(spec), weights, seed)
     if place == "torchvision":
         return _built(torchvision_models.blueprint(name, size), weights, seed)
     if place == "timm":
@@ -136,7 +140,7 @@ def _unknown(spec: str) -> str:
     same = [name for name in known if name.partition(":")[2] == spec]
     if same:
         return f"there is no network {spec!r}; did you mean {' or '.join(same)}?"
-    return f"there is no network {spec!r}; give {_SPECS}{nearest(spec, ['builtin', *known])}"
+    return f"there is no network {spec!r}; give {_SPECS}{nearest(spec, [*builtin.FILES, *known])}"
 
 
 def _built(blueprint: Blueprint, weights: _WeightsOption, seed: int) -> _Source:

@@ -1,4 +1,7 @@
-"""The network that comes with convscope: 100 classes of Caltech-101, trained by ``training/train_builtin.py``."""
+"""The networks that come with convscope: 100 classes of Caltech-101, trained by ``training/train_builtin.py``.
+
+``builtin-robust`` is ``builtin``, trained on by ``convscope train-robust`` on pictures that fool it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from convscope.zoo.architecture import CODE, build
 from convscope.zoo.blueprint import Blueprint, Description, State
 from convscope.zoo.weights import build_with, check_values, read_weights
 
-FILE = Path(__file__).with_name("builtin.safetensors")
+#: name to the file of its weights
+FILES = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("builtin", "builtin-robust")}
 #: as it was trained; the file's metadata says the same
 DESCRIPTION = Description(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), input_size=(128, 128), crop=1.0)
 CLASSES = 100
@@ -23,29 +27,31 @@ def _build(classes: int | None, code: int = CODE) -> nn.Module:
     return build(classes or CLASSES, code=code)
 
 
-def _adapted(state: State) -> Blueprint:
+def _adapted(state: State, name: str) -> Blueprint:
     """With as many units in the code layer as the weights have: training cuts off those that stay silent."""
     found = state.get("fc5.weight")
     code = CODE if found is None else len(found)
-    return replace(blueprint(), build=partial(_build, code=code))
+    return replace(blueprint(name), build=partial(_build, code=code))
 
 
-def _pretrained() -> tuple[nn.Module, str]:
-    weights = read_weights(_present())
-    module, _ = build_with(blueprint(), weights)
-    check_values(module, "builtin")
+def _pretrained(name: str) -> tuple[nn.Module, str]:
+    weights = read_weights(_present(name))
+    module, _ = build_with(blueprint(name), weights)
+    check_values(module, name)
     return module, weights.source
 
 
-def _present() -> Path:
-    if FILE.is_file():
-        return FILE
+def _present(name: str) -> Path:
+    if FILES[name].is_file():
+        return FILES[name]
     raise NetworkError(
-        f"this installation of convscope lacks {FILE.name}; install it again, or pass --weights FILE or random"
+        f"this installation of convscope lacks {FILES[name].name}; install it again, or pass --weights FILE or random"
     )
 
 
-def blueprint() -> Blueprint:
-    """The built-in network; its labels are the file's."""
-    description = read_weights(FILE).description.over(DESCRIPTION) if FILE.is_file() else DESCRIPTION
-    return Blueprint("builtin", _build, _pretrained, CLASSES, description, adapt=_adapted)
+def blueprint(name: str = "builtin") -> Blueprint:
+    """One of the built-in networks; its labels are the file's."""
+    there = FILES[name].is_file()
+    description = read_weights(FILES[name]).description.over(DESCRIPTION) if there else DESCRIPTION
+    pretrained, adapted = partial(_pretrained, name), partial(_adapted, name=name)
+    return Blueprint(name, _build, pretrained, CLASSES, description, adapt=adapted)

@@ -304,7 +304,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     state = {key: value.half() for key, value in seeded(lambda: builtin.build(5), 7).state_dict().items()}
     metadata = {"labels": ["a", "b", "c", "d", "e"], "mean": [0.4, 0.5, 0.6], "std": [0.25] * 3, "input_size": [96, 96]}
     save_file(state, path, {key: json.dumps(value) for key, value in metadata.items()})
-    monkeypatch.setattr(builtin, "FILE", path)
+    monkeypatch.setitem(builtin.FILES, "builtin", path)
     return path
 
 
@@ -321,7 +321,7 @@ def test_the_builtin_network_comes_from_its_file(trained: Path) -> None:
 
 
 def test_the_builtin_network_without_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "FILE", tmp_path / "builtin.safetensors")
+    monkeypatch.setitem(builtin.FILES, "builtin", tmp_path / "builtin.safetensors")
     with pytest.raises(NetworkError, match=r"lacks builtin.safetensors; install it again"):
         load_network("builtin")
     network = load_network("builtin", "random", device="cpu")

@@ -121,7 +121,7 @@ class Twin:
         original = question.network
         network = replace(
             original, module=self.module, precision="float32", mean=torch.zeros(inputs.shape[1]),
-            std=torch.ones(inputs.shape[1]), output=None if question.layer else original.output,
+            std=torch.ones(inputs.shape[1]), output=None if question.layer else original.output, defence=None,
         )  # fmt: skip
         found = observe(network, inputs, [OUTPUT])[OUTPUT]
         return question.scores(dict.fromkeys(question.layers, found))[0]
@@ -153,6 +153,11 @@ def twin(question: Question, *, total: Callable[[], nn.Module] = Total) -> Twin:
     Raises :class:`NetworkError` when torch.fx cannot follow the network.
     """
     network = question.network
+    if network.views > 1:
+        raise NetworkError(
+            f"{network.defence} averages over {network.views} draws, and rules follow one: give it without the number "
+            f"behind the second colon, or {_INSTEAD}"
+        )
     try:
         module = copy.deepcopy(network.module).requires_grad_(False)
         with evaluation_mode(module):

@@ -128,7 +128,7 @@ def _rules(zennit: Any, network: Network, name: Composite, epsilon: float, biase
     given: dict[str, Any] = {"epsilon": epsilon, "zero_params": [] if biases else ["bias"]}
     if name.endswith("box"):
         ends = {"low": torch.zeros(1, 3, 1, 1), "high": torch.ones(1, 3, 1, 1)}
-        given |= {end: network.normalise(bound).float() for end, bound in ends.items()}
+        given |= {end: network.undefended.normalise(bound).float() for end, bound in ends.items()}
     chosen = zennit.composites.COMPOSITES[name.replace("-", "_")]
     return chosen(layer_map=[(Scale, zennit.rules.Pass())], **given)
 

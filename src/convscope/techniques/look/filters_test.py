@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from convscope.errors import OptionError, UnknownLayer
 from convscope.network import Network
-from convscope.techniques.look.filters import filters
-from convscope.vitals import smoothness
+from convscope.techniques.look.filters import filters, smoothness
 
 
 def von_neumann(weight: Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Networks that are harder to fool: adversarial training, defences in front of a network, and what they are worth."""
