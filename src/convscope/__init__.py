@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from convscope.images import read_image as read_image
     from convscope.index import Index as Index
     from convscope.index import open_index as open_index
+    from convscope.monitor import LightningMonitor as LightningMonitor
+    from convscope.monitor import Monitor as Monitor
     from convscope.network import Network as Network
     from convscope.registry import technique as technique
-    from convscope.scan import scan as scan
+    from convscope.scanning import scan as scan
     from convscope.zoo import load_network as load_network
 
 __version__ = _version("convscope")
@@ -48,9 +50,11 @@ _PUBLIC = {
     "read_image": "images",
     "Index": "index",
     "open_index": "index",
+    "LightningMonitor": "monitor",
+    "Monitor": "monitor",
     "Network": "network",
     "technique": "registry",
-    "scan": "scan",
+    "scan": "scanning",
     "load_network": "zoo",
 }
 
@@ -69,6 +73,7 @@ def _technique(command: str) -> Any:
     result = importlib.import_module("convscope.results").Result
     if result.views is None:
         result.views = staticmethod(lambda shown: importlib.import_module("convscope.views").figure(shown))
+        result.pages = staticmethod(lambda shown: importlib.import_module("convscope.views").page(shown))
     return importlib.import_module("convscope.registry").load(command)
 
 

@@ -56,6 +56,13 @@ class Ran(NamedTuple):
     err: str
 
 
+ANSWERS = """\
+subj,session,trial,rt,object_response,category,condition,imagename
+ann,1,1,0.5,red,red,,a.png
+ann,1,2,0.5,red,blue,,b.jpg
+"""
+
+
 class Desk:
     """A folder with a network, labels and two photographs, and a way to run commands there."""
 
@@ -65,6 +72,11 @@ class Desk:
         (folder / "labels.txt").write_text("red\ngreen\nblue\n")
         Image.new("RGB", (40, 30), (200, 20, 20)).save(folder / "a.png")
         Image.new("RGB", (30, 40), (20, 20, 220)).save(folder / "b.jpg")
+        (folder / "conflicts").mkdir()
+        for name in ("red1-green1", "green1-blue2", "blue1-red1"):
+            Image.new("RGB", (40, 30), (200, 20, 20)).save(folder / "conflicts" / f"{name}.png")
+        (folder / "answers.csv").write_text(ANSWERS)
+        self.data = {"stimuli": "conflicts", "responses": "answers.csv", "pictures": "."}  # what files stand for
         self.common = ["--network", "nets.py:small", "--labels", "labels.txt", "--input-size", "24,32"]
 
     def __call__(self, *arguments: str) -> Ran:
@@ -80,7 +92,7 @@ class Desk:
         return Ran(status, captured.out, captured.err)
 
     def files(self) -> set[str]:
-        given = {"nets.py", "labels.txt", "a.png", "b.jpg", "__pycache__"}
+        given = {"nets.py", "labels.txt", "a.png", "b.jpg", "conflicts", "answers.csv", "__pycache__"}
         return {path.name for path in self.folder.iterdir()} - given
 
 
@@ -108,6 +120,7 @@ def test_every_command_answers_in_json_raw_and_picture(desk: Desk, name: str) ->
     given = ["a.png"] if technique.takes_images else []
     pictures = {option.name for option in technique.options if registry.is_picture(option.annotation)}
     for option, value in technique.quick.items():
+        value = desk.data.get(option, value)
         given += flags(option, "b.jpg" if option in pictures else value)
     given += desk.common if technique.takes_network else []
     ran = desk(name, *given, "--json", "--raw", "raw.npz", "-o", "picture.png", "--seed", "3")

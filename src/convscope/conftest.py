@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from convscope.images import write_image
+from convscope.index import Index
 from convscope.network import Network
+from convscope.scanning import scan
+from convscope.zoo import load_network
 from convscope.zoo.torchvision_models import import_torchvision
 
 
@@ -65,3 +71,52 @@ def random_network(models: ModuleType) -> Callable[..., Network]:
         return Network(module, name=name, input_size=(side, side))
 
     return build
+
+
+COLOURS = {"blue": (0.15, 0.2, 0.75), "green": (0.2, 0.65, 0.2), "red": (0.8, 0.2, 0.15)}
+COLOUR_NET = """
+from torch import nn
+
+def make():
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3))
+"""
+
+
+def colour_pictures(folder: Path, each: int = 8) -> Path:
+    """Folders blue, green and red, with ``each`` pictures of 40 x 48: a square of the colour on noisy grey."""
+    for place, (name, colour) in enumerate(COLOURS.items()):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            chance = torch.Generator().manual_seed(100 * place + number)
+            picture = 0.4 + 0.1 * torch.rand(3, 40, 48, generator=chance)
+            top, left = torch.randint(4, 20, (2,), generator=chance).tolist()
+            picture[:, top : top + 16, left : left + 16] += torch.tensor(colour).view(3, 1, 1) * 0.5
+            write_image(picture.clamp(0, 1), folder / name / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colour_spec(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Options of ``load_network`` for a tiny network that tells the colours of ``colour_pictures`` apart, mostly."""
+    folder = tmp_path_factory.mktemp("colour-network")
+    (folder / "colours.py").write_text(COLOUR_NET)
+    spec = {"network": f"{folder / 'colours.py'}:make", "labels": list(COLOURS), "input_size": 32}
+    network = load_network(**spec, weights="random")
+    tones = torch.tensor(list(COLOURS.values())).view(3, 3, 1, 1).expand(-1, -1, 32, 32)
+    codes = network.module[:-1](0.45 + 0.15 * tones)  # pictures that are one square all over
+    state = dict(network.module.state_dict())
+    wanted = 8 * (torch.eye(3) - 1 / 3)  # scores of the three
+    state["7.weight"] = wanted @ torch.linalg.pinv((codes - codes.mean(0)).detach().T)
+    state["7.bias"] = -(state["7.weight"] * codes.mean(0)).sum(1).detach()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "colours.safetensors")
+    return spec | {"weights": str(folder / "colours.safetensors")}
+
+
+@pytest.fixture(scope="session")
+def colour_index(tmp_path_factory: pytest.TempPathFactory, colour_spec: dict[str, object]) -> Index:
+    """24 pictures of three classes and a broken one, scanned by a tiny network of two convolutions."""
+    folder = tmp_path_factory.mktemp("colour-pictures")
+    colour_pictures(folder)
+    (folder / "green" / "broken.png").write_bytes(b"\x89PNG but not for long")
+    return scan(load_network(**colour_spec), folder, folder.parent / f"{folder.name}.index", loaded=colour_spec)

@@ -42,6 +42,10 @@ class OutputError(ConvscopeError):
     """A result cannot be written."""
 
 
+class IndexUnusable(ConvscopeError):
+    """A folder holds no index that can be read, or one of another network, version or place."""
+
+
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     """``" did you mean 'a' or 'b'?"``, or an empty string when nothing comes close."""
     names = list(known)

@@ -252,6 +252,71 @@ def observe(
     return recorder.kept
 
 
+class _Watcher:
+    """Shows what the wanted layers put out to a callback, and keeps nothing."""
+
+    def __init__(self, names: Collection[str], wanted: Mapping[str, _Wanted], calls: Mapping[str, int]) -> None:
+        self.seen: set[str] = set()
+        self._due: dict[tuple[str, int], list[str]] = {}
+        for name in names:
+            at = wanted[name]
+            run = at.call if at.call >= 0 else calls.get(at.layer, 1) - 1
+            self._due.setdefault((at.layer, run), []).append(name)
+        self._runs: dict[str, int] = {}
+
+    def hook(self, layer: str, receive: Callable[[str, Tensor], None]) -> Callable[[nn.Module, Any, Any], None]:
+        def show(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            run = self._runs[layer] = self._runs.get(layer, -1) + 1
+            for name in self._due.get((layer, run), ()):
+                tensor = first_tensor(output)
+                if tensor is None:
+                    raise NetworkError(
+                        f"layer {layer!r} returns a {type(output).__name__}, not a tensor; name a layer inside it"
+                    )
+                self.seen.add(name)
+                receive(name, tensor)
+
+        return show
+
+
+def stream(
+    network: Observable, images: Tensor, layers: Collection[str], receive: Callable[[str, Tensor], None]
+) -> Tensor:
+    """Run the whole network and show each layer's output to ``receive`` at the moment at which it is there.
+
+    Nothing is copied and nothing kept, so that what is read is still in the caches. It is the layer's output even
+    where an in-place layer follows, which has not run yet; and so it may change as soon as ``receive`` returns.
+
+    Args:
+        network: what to look into.
+        images: (N, 3, H, W) in [0, 1].
+        layers: names as for :func:`observe`, without :data:`OUTPUT`; a layer that runs several times shows its last
+            run, ``"relu:0"`` its first.
+        receive: gets a name and the tensor, which it must not change.
+
+    Returns:
+        What the network itself returned: (N, classes) for a classifier, without a graph.
+
+    Raises:
+        UnknownLayer: a name that the network lacks, or a layer that did not run.
+    """
+    wanted = _parse(network, layers)
+    modules = dict(network.module.named_modules())
+    watcher = _Watcher(list(wanted), wanted, network.calls)
+    with ExitStack() as stack:
+        stack.enter_context(evaluation_mode(network.module))
+        stack.enter_context(torch.no_grad())
+        for layer in {w.layer for w in wanted.values()}:
+            stack.callback(modules[layer].register_forward_hook(watcher.hook(layer, receive)).remove)
+        output = network.forward(images)
+    missing = [name for name in wanted if name not in watcher.seen]
+    if missing:
+        raise UnknownLayer(
+            f"layer {missing[0]!r} of {network.name} did not run in this pass; `convscope layers` lists those that do"
+        )
+    return output
+
+
 @dataclass(frozen=True)
 class Run:
     """One layer as a pass met it."""
@@ -262,17 +327,20 @@ class Run:
     calls: int
 
 
-def outline(module: nn.Module, run: Callable[[], object]) -> tuple[Run, ...]:
-    """The layers that put out a tensor while ``run()`` runs the module, in the order in which they last finished."""
-    seen: dict[str, Run] = {}
+def sequence(module: nn.Module, run: Callable[[], object]) -> tuple[Run, ...]:
+    """Every run of every layer that puts out a tensor while ``run()`` runs the module, in the order in which they end.
+
+    ``calls`` counts a layer's runs up to this one.
+    """
+    seen: list[Run] = []
+    calls: dict[str, int] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(part: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
-                before = seen.pop(name, None)
-                calls = 1 + (before.calls if before else 0)
-                seen[name] = Run(name, type(part).__name__, tuple(tensor.shape), calls)
+                calls[name] = calls.get(name, 0) + 1
+                seen.append(Run(name, type(part).__name__, tuple(tensor.shape), calls[name]))
 
         return hook
 
@@ -281,4 +349,58 @@ def outline(module: nn.Module, run: Callable[[], object]) -> tuple[Run, ...]:
             if name:
                 stack.callback(part.register_forward_hook(note(name)).remove)
         run()
+    return tuple(seen)
+
+
+def outline(module: nn.Module, run: Callable[[], object]) -> tuple[Run, ...]:
+    """The layers that put out a tensor while ``run()`` runs the module, in the order in which they last finished."""
+    seen: dict[str, Run] = {}
+    for each in sequence(module, run):
+        seen.pop(each.name, None)
+        seen[each.name] = each
     return tuple(seen.values())
+
+
+# ---- a network that someone else runs
+
+
+Seen = Callable[[str, nn.Module, Tensor], None]
+
+
+class _Eye:
+    """A hook that looks at one module's output and hands nothing on; in a copy or a file of the module it is blind."""
+
+    def __init__(self, name: str, part: nn.Module, see: Seen) -> None:
+        self._name, self._part, self._see = name, part, see
+
+    def __call__(self, part: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if part is self._part and tensor is not None:
+            with torch.no_grad():
+                self._see(self._name, part, tensor.detach())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Blind, ()
+
+
+class _Blind:
+    def __call__(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        pass
+
+
+def watch(module: nn.Module, names: Collection[str], see: Seen) -> Callable[[], None]:
+    """Show what the named parts put out while someone else runs the module, a training loop for instance.
+
+    ``see(name, part, output)`` is called behind each run of each part, without a graph; it must not change the
+    output, behind which an in-place layer may stand, and must not keep it. ``""`` names the module itself.
+
+    Returns what ends it. A copy or a saved file of the module that is made meanwhile shows nothing.
+    """
+    parts = dict(module.named_modules())
+    handles = [parts[name].register_forward_hook(_Eye(name, parts[name], see)) for name in names]
+
+    def end() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return end

@@ -532,12 +532,32 @@ def fit(image: Tensor, size: tuple[int, int], *, crop: float = 1.0, mode: str = 
         raise OptionError(f"crop is {crop}; it must lie above 0 and at most at 1, the share of the side that is kept")
     if image.ndim not in (3, 4) or image.numel() == 0:
         raise ImageError(f"pictures of shape {_shape(image)} are not (3, H, W) or (N, 3, H, W)")
-    scaled = _covering((image.shape[-2], image.shape[-1]), (round(size[0] / crop), round(size[1] / crop)))
+    scaled, (top, left) = _fitted((image.shape[-2], image.shape[-1]), size, crop)
     if scaled[0] * scaled[1] > 50_000_000:
         whole = f"{image.shape[-1]} x {image.shape[-2]}"
         raise ImageError(f"a picture of {whole} pixels is too narrow to cover {size[1]} x {size[0]}; crop it first")
-    top, left = (round((have - want) / 2) for have, want in zip(scaled, size, strict=True))
     return resize(image, scaled, mode=mode)[..., top : top + size[0], left : left + size[1]]
+
+
+def unfit(
+    box: tuple[float, float, float, float], shape: tuple[int, int], size: tuple[int, int], *, crop: float = 1.0
+) -> tuple[float, float, float, float]:
+    """Where a box of ``fit(image, size, crop=crop)`` lies in an ``image`` of ``shape`` (height, width).
+
+    Boxes are (top, left, bottom, right) in pixels, counted from the edge of the first one, half open and not rounded:
+    what ``fit`` scaled by a whole factor comes back whole.
+    """
+    scaled, corner = _fitted(shape, size, crop)
+    top, left, bottom, right = (
+        (place + corner[i % 2]) * shape[i % 2] / scaled[i % 2] for i, place in enumerate(box)
+    )  # fmt: skip
+    return top, left, bottom, right
+
+
+def _fitted(shape: tuple[int, int], size: tuple[int, int], crop: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size to which a picture of ``shape`` is scaled, and the corner (top, left) of what is cut from that."""
+    scaled = _covering(shape, (round(size[0] / crop), round(size[1] / crop)))
+    return scaled, (round((scaled[0] - size[0]) / 2), round((scaled[1] - size[1]) / 2))
 
 
 def _covering(shape: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

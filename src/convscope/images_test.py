@@ -33,6 +33,7 @@ from convscope.images import (
     resize,
     to_pil,
     to_uint8,
+    unfit,
     write_image,
 )
 
@@ -855,6 +856,27 @@ def test_fit_to_any_size_keeps_the_proportions_and_the_centre(shape: tuple[int, 
     if size[1] > 8:
         step = columns[middle].diff()[2:-2].mean()
         assert step == pytest.approx(1 / scale, rel=0.15)
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.875])
+@pytest.mark.parametrize("shape", [(40, 60), (90, 33), (32, 32), (7, 100)])
+def test_unfit_finds_where_a_box_came_from(shape: tuple[int, int], crop: float) -> None:
+    """A picture whose pixels say where they are: a box's mean place must be that of the box that it came from."""
+    rows, columns = torch.meshgrid(torch.arange(shape[0]) + 0.5, torch.arange(shape[1]) + 0.5, indexing="ij")
+    places = torch.stack([rows / shape[0], columns / shape[1], rows * 0]).double()
+    box = (10, 7, 21, 19)
+    cut = fit(places, (32, 28), crop=crop)[:, box[0] : box[2], box[1] : box[3]]
+    top, left, bottom, right = unfit(box, shape, (32, 28), crop=crop)
+    found = cut.mean((1, 2)) * torch.tensor([*shape, 1])
+    assert_close(found[:2], torch.tensor([(top + bottom) / 2, (left + right) / 2]).double(), rtol=0, atol=0.06)
+    scaled = min(shape[0] / round(32 / crop), shape[1] / round(28 / crop))
+    assert bottom - top == pytest.approx(11 * scaled, rel=0.03)
+    assert right - left == pytest.approx(12 * scaled, rel=0.03)
+
+
+def test_unfit_of_what_was_only_cropped_or_scaled_by_a_whole_factor_is_whole() -> None:
+    assert unfit((0, 0, 10, 10), (20, 30), (10, 10), crop=0.5) == (5, 10, 15, 20)
+    assert unfit((1, 2, 3, 4), (20, 40), (10, 20)) == (2, 4, 6, 8)
 
 
 def test_fit_that_has_nothing_to_do_changes_nothing() -> None:

@@ -16,8 +16,8 @@ from convscope.backward import gradient
 from convscope.batching import is_out_of_memory
 from convscope.defences import Defence, defence
 from convscope.errors import ConvscopeError, NetworkError, UnknownLayer, UnknownTarget, nearest
-from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline
-from convscope.images import fit
+from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline, sequence
+from convscope.images import fit, unfit
 from convscope.receptive_field import ReceptiveField, Tracer
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -272,6 +272,15 @@ class Network:
         """A photograph (3, H, W) or (N, 3, H, W) scaled and centre-cropped as the network was trained, antialiased."""
         return fit(image, self.input_size, crop=self.crop)
 
+    def unprepared(
+        self, box: tuple[float, float, float, float], shape: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Where a box of a prepared picture lies in the photograph of ``shape`` (height, width) that it was made from.
+
+        Boxes are (top, left, bottom, right) in pixels; see :func:`convscope.images.unfit`.
+        """
+        return unfit(box, shape, self.input_size, crop=self.crop)
+
     # ---- layers
 
     @cached_property
@@ -398,6 +407,29 @@ class Network:
             raise NetworkError(f"{self.name} has no layer before a classifier; name the layer whose codes are wanted")
         return leaves[weighty[-1] - 1].name
 
+    @cached_property
+    def convolution_layers(self) -> tuple[str, ...]:
+        """Every convolution's channels once: the convolution, or the norm and rectifier behind it.
+
+        That is the last layer of the same resolution and channels before the next layer of weights; of a rectifier
+        that runs several times, ``relu:0`` is the first run.
+        """
+        blank = torch.full((1, 3, *self.input_size), 0.5)
+        with torch.no_grad(), evaluation_mode(self.module):
+            runs = sequence(self.module, lambda: self.forward(blank))
+        modules = dict(self.module.named_modules())
+        runs = tuple(run for run in runs if not any(True for _ in modules[run.name].children()))
+        return tuple(dict.fromkeys(self._behind(runs[place:]) for place in _convolutions(runs, modules)))
+
+    def _behind(self, runs: Sequence[Run]) -> str:
+        modules = dict(self.module.named_modules())
+        found = runs[0]
+        for run in runs[1:]:
+            if any(p.ndim > 1 for p in modules[run.name].parameters()) or run.shape != found.shape:
+                break
+            found = run
+        return found.name if self.calls[found.name] == found.calls else f"{found.name}:{found.calls - 1}"
+
     def codes(self, name: str, activation: Tensor) -> Tensor:
         """(N, C): what layer ``name`` put out, averaged over positions where it has any."""
         return self.maps(name, activation).flatten(2).mean(2)
@@ -465,6 +497,12 @@ class Network:
         if len(found) not in (1, len(logits)):
             raise UnknownTarget(f"{len(found)} targets for {len(logits)} pictures; give one, or one a picture")
         return torch.tensor(found, device=logits.device).expand(len(logits))
+
+
+def _convolutions(runs: Sequence[Run], modules: Mapping[str, nn.Module]) -> list[int]:
+    """Places of the runs of convolutions: of layers whose weights have two sides of a window."""
+    weights = [getattr(modules[run.name], "weight", None) for run in runs]
+    return [i for i, w in enumerate(weights) if isinstance(w, Tensor) and w.ndim == 4 and len(runs[i].shape) == 4]
 
 
 def fast_in_bfloat16(device: torch.device) -> bool:

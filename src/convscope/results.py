@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+    from convscope.behaviour.conflict import Count
+
 Summary: TypeAlias = Mapping[str, Any]
 
 
@@ -88,6 +90,7 @@ class Result:
 
     finite: ClassVar[bool] = True  # whether NaN among the values is a fault
     views: ClassVar[Callable[[Result], Figure] | None] = None
+    pages: ClassVar[Callable[[Result], str] | None] = None
 
     @property
     def summary(self) -> Summary | Sequence[Summary]:
@@ -103,6 +106,12 @@ class Result:
         if Result.views is None:
             raise OutputError("nothing draws results yet: import convscope.views")
         return Result.views(self)
+
+    def page(self) -> str:
+        """A whole HTML document of it, which needs nothing beside it and no network."""
+        if Result.pages is None:
+            raise OutputError("nothing makes pages of results yet: import convscope.views")
+        return Result.pages(self)
 
     def picture(self) -> Image:
         """The figure as a Pillow picture."""
@@ -141,7 +150,7 @@ class Result:
         return {"values": self.numpy(), "provenance": np.array(self.recipe())}
 
     def save(self, path: str | Path) -> Path:
-        """Write it by suffix: a picture (.png, .jpg, .webp, .pdf, .svg), the raw numbers (.npz), or .json.
+        """Write it by suffix: a picture (.png, .jpg, .webp, .pdf, .svg), a page (.html), the raw numbers (.npz), .json.
 
         Written under a temporary name and renamed, so that no half file is ever left.
         """
@@ -160,6 +169,7 @@ class Result:
         return {
             ".npz": self._save_arrays,
             ".json": lambda target: target.write_text(self.to_json() + "\n"),
+            ".html": lambda target: target.write_text(self.page(), encoding="utf-8"),
             **dict.fromkeys(pictures, self._save_picture),
         }
 
@@ -283,6 +293,19 @@ class Comparison(Table):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bias(Table):
+    """Decisions for the shape, for the texture and for neither, by class, of one network or of several.
+
+    ``values`` is (classes + 1, 3), all classes together last. ``series`` has a name and such counts for each network,
+    this one first. ``examples`` (K, 3, H, W) are some of the pictures, with lines under each.
+    """
+
+    series: Sequence[tuple[str, Sequence[Count]]]
+    examples: Tensor | None = None
+    example_titles: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Curve(Result):
     """Named series over a common axis.
 
@@ -299,10 +322,98 @@ class Curve(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter(Result):
-    """Points in the plane. ``values`` is (N, 2); ``groups`` (N,) colours them; ``names`` is said on hover."""
+    """Points in the plane.
+
+    ``values`` is (N, 2); ``groups`` (N,) colours them, whole numbers that ``group_names`` names where there are any;
+    ``names`` is said on hover.
+    """
 
     groups: Tensor | None = None
     names: Sequence[str] = ()
+    group_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedding(Scatter):
+    """Pictures in the plane, by what a network makes of them.
+
+    ``values`` is (N, 2); ``thumbnails`` (N, 3, s, s) uint8 are the pictures. ``group_names`` names the groups, of which
+    -1 is none. ``fields`` are what a page says of each picture beside its name. ``arrangement`` is how it is drawn:
+    ``scatter`` as points, ``grid`` and ``poster`` as thumbnails at ``places`` (N, 2), rows and columns of ``lattice``
+    (rows, columns), no two at one place; a place of -1 is none. ``save`` then writes the thumbnails and nothing else.
+    """
+
+    thumbnails: Tensor
+    arrangement: Literal["scatter", "grid", "poster"] = "scatter"
+    places: Tensor | None = None
+    lattice: tuple[int, int] = (0, 0)
+    fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        groups = {} if self.groups is None else {"groups": self.groups.numpy()}
+        places = {} if self.places is None else {"places": self.places.numpy()}
+        return {**super().arrays(), **groups, **places, "names": np.array(self.names, dtype=str)}
+
+    def sheet(self) -> Frame:
+        """(H, W, 3): the thumbnails at their places, on white."""
+        if self.places is None:
+            raise OutputError("a scatter has no sheet of thumbnails: arrange it as a grid or as a poster")
+        side = self.thumbnails.shape[-1]
+        cells = np.full((*self.lattice, side, side, 3), 255, np.uint8)
+        there = self.places[:, 0] >= 0
+        rows, columns = self.places[there].T.numpy()
+        cells[rows, columns] = self.thumbnails[there].permute(0, 2, 3, 1).numpy()
+        height, width = self.lattice
+        return np.ascontiguousarray(cells.swapaxes(1, 2).reshape(height * side, width * side, 3))
+
+    def _save_picture(self, path: Path) -> None:
+        if self.places is None or path.suffix.lower() in (".pdf", ".svg"):
+            return super()._save_picture(path)
+        from PIL import Image
+
+        write_image(Image.fromarray(self.sheet()), path, recipe=self.recipe() if self.provenance else None)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Tiles of one kind for every row of :class:`Rows`.
+
+    ``tiles`` has a tensor (K, 3, h, w) a row, in [0, 1], or ``signed`` around zero, each scaled by itself.
+    ``captions`` has a line a tile; ``boxes`` a tensor (K, 4) a row, (top, left, bottom, right) in pixels of the tile,
+    which are outlined.
+    """
+
+    name: str
+    tiles: Sequence[Tensor]
+    signed: bool = False
+    captions: Sequence[Sequence[str]] = ()
+    boxes: Sequence[Tensor] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(Result):
+    """Rows of tiles, each with a name: what units or pictures have for company, in one or more ``panels``.
+
+    ``titles`` and ``subtitles`` have a line a row; a section begins where ``sections`` says something new.
+    ``images`` (rows, 3, H, W) is what each row is about, at its left. Panels stand beside each other, or ``stacked``
+    below each other; in ``columns`` tiles are wrapped, where one line is not wanted.
+    """
+
+    panels: Sequence[Panel]
+    titles: Sequence[str]
+    subtitles: Sequence[str] = ()
+    sections: Sequence[str] = ()
+    images: Tensor | None = None
+    stacked: bool = False
+    columns: int | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        tiles = {
+            f"{panel.name}, {title}": tiles.float().numpy()
+            for panel in self.panels
+            for title, tiles in zip(self.titles, panel.tiles, strict=True)
+        }
+        return {**super().arrays(), **tiles}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,16 +536,21 @@ def contact_sheet(pictures: np.ndarray, columns: int | None = None) -> Frame:
 
 def settle(result: Result, provenance: Provenance) -> Result:
     """The result on the CPU, without a graph, with its provenance."""
-
-    def plain_tensor(value: Any) -> Any:
-        return value.detach().cpu() if isinstance(value, Tensor) else value
-
-    found = {f.name: plain_tensor(getattr(result, f.name)) for f in fields(result)}
+    found = {f.name: _settled(getattr(result, f.name)) for f in fields(result)}
     values = found["values"]
     found["values"] = values.float() if values.dtype in (torch.half, torch.bfloat16) else values
-    if isinstance(result, Synthesis):
-        found["frames"] = [(step, plain_tensor(frame)) for step, frame in result.frames]
     return replace(result, **{**found, "provenance": provenance})
+
+
+def _settled(value: Any) -> Any:
+    """Tensors on the CPU and without a graph, also within sequences and panels."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Panel):
+        return replace(value, **{f.name: _settled(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, (list, tuple)) and any(isinstance(each, (Tensor, Panel, list, tuple)) for each in value):
+        return type(value)(_settled(each) for each in value)
+    return value
 
 
 def plain(value: Any) -> Any:

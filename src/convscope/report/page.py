@@ -61,7 +61,7 @@ def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{escape(title)}</title>
 <style>
-{_styles()}</style>
+{styles()}</style>
 </head>
 <body>
 <div class="sheet">
@@ -83,7 +83,8 @@ def page(title: str, introduction: str, sections: Sequence[Section]) -> str:
 """
 
 
-def _styles() -> str:
+def styles() -> str:
+    """The style sheet of all pages."""
     return "".join(
         files(package).joinpath(name).read_text(encoding="utf-8")
         for package, name in (("convscope.report", "page.css"), ("convscope.views", "fragments.css"))

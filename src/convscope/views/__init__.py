@@ -1,5 +1,7 @@
 """How results look: ``figure(result)`` for print, ``html(result)`` for pages, ``terminal(result)`` for text.
 
+``page(result)`` is a whole document of one result, which its ``save("x.html")`` writes.
+
 Another package's kind of result is drawn by registering a function for it::
 
     @convscope.views.figure.register
@@ -17,26 +19,34 @@ from matplotlib.figure import Figure
 from convscope.errors import OutputError
 from convscope.results import (
     Adversarial,
+    Bias,
     Comparison,
     Curve,
+    Embedding,
     Heatmap,
     Pictures,
     Ranking,
     Regions,
     Result,
+    Rows,
     Scatter,
     Synthesis,
     Table,
 )
 from convscope.views import (
     adversarial,
+    bias,
     comparison,
     curves,
     embed,
+    embedding,
     heatmaps,
     montage,
+    pages,
+    plane,
     ranking,
     regions,
+    rows,
     scatter,
     synthesis,
     tables,
@@ -44,7 +54,7 @@ from convscope.views import (
 from convscope.views.style import DARK, LIGHT, Theme, settled
 from convscope.views.tables import needs_picture, terminal
 
-__all__ = ["DARK", "LIGHT", "Theme", "figure", "html", "needs_picture", "terminal"]
+__all__ = ["DARK", "LIGHT", "Theme", "figure", "html", "needs_picture", "page", "terminal"]
 
 
 @singledispatch
@@ -65,6 +75,12 @@ def html(result: Result, *, quality: int = embed.QUALITY) -> str:
     return f'<figure class="drawn">{embed.plotted(figure(result), f"Picture of {name}")}</figure>'
 
 
+@singledispatch
+def page(result: Result) -> str:
+    """A result as a whole HTML document, which needs nothing beside it and no network."""
+    return pages.document(result, html(result))
+
+
 def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @functools.wraps(draw)
     def drawn(result: Result, theme: Theme = LIGHT) -> Figure:
@@ -76,10 +92,12 @@ def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 for _kind, _view in (
     (Heatmap, heatmaps), (Pictures, montage), (Ranking, ranking), (Table, tables), (Curve, curves), (Scatter, scatter),
-    (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
-    (Adversarial, adversarial),
+    (Bias, bias), (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
+    (Adversarial, adversarial), (Rows, rows), (Embedding, embedding),
 ):  # fmt: skip
     figure.register(_kind, _settled(_view.figure))
     html.register(_kind, _view.html)
 
+page.register(Embedding, plane.page)
 Result.views = staticmethod(figure)
+Result.pages = staticmethod(page)

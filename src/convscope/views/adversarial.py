@@ -19,6 +19,7 @@ GAP = 18
 HEAD_ROOM, WORDS = 46, 34  # pixels for a block's title, and for the line under its pictures
 STEP, BAR = 50, 38  # pixels from one class to the next, and of one
 LINE = 26
+TINY = 6.0  # points, where a name has no room
 
 
 def figure(result: Adversarial, theme: Theme = LIGHT) -> Plate:
@@ -92,9 +93,11 @@ def _draw(
 def _bar(sheet: Sheet, name: str, share: float, at: tuple[int, int], width: int, *, best: bool) -> None:
     (x, y), theme, value = at, sheet.theme, percent(share)
     colour = theme.ink if best else theme.soft
-    room = width - measure(value, BODY, best) - 12
-    sheet.text(x, y + 20, shorten(name, room, BODY, best), bold=best, colour=colour)
-    sheet.text(x + width, y + 20, value, bold=best, align="right", colour=colour)
+    whole = measure(name, BODY, best) + 12 + measure(value, BODY, best)
+    size = BODY if whole <= width else TINY
+    room = width - measure(value, size, best) - 12
+    sheet.text(x, y + 20, shorten(name, room, size, best), size=size, bold=best, colour=colour)
+    sheet.text(x + width, y + 20, value, size=size, bold=best, align="right", colour=colour)
     sheet.rectangle(x, y + 29, width, 7, theme.line)
     sheet.rectangle(x, y + 29, width * min(max(share, 0.0), 1.0), 7, theme.accent if best else theme.soft)
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.patheffects import Normal, Stroke
 
 from convscope.results import Scatter
 from convscope.views import embed
@@ -44,9 +45,38 @@ def _draw(sheet: Sheet, result: Scatter, x: int, y: int) -> None:
     )
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.06)
-    if len(result.names) == len(points) <= NAMED:
+    if _legend_height(kinds) == 0 and result.group_names and len(points) > NAMED:
+        _write_groups(axes, points[finite], groups[finite], [_called(result, kind) for kind in kinds], theme)
+    elif len(result.names) == len(points) <= NAMED:
         _write_names(axes, points[finite], [n for n, there in zip(result.names, finite, strict=True) if there], theme)
-    _legend(sheet, kinds, x, y + SIDE)
+    _legend(sheet, result, x, y + SIDE)
+
+
+def _called(result: Scatter, kind: int) -> str:
+    """The name of a group, nothing for the group of those that have none."""
+    if not result.group_names:
+        return f"group {kind}"
+    return result.group_names[kind] if 0 <= kind < len(result.group_names) else ""
+
+
+def _write_groups(axes: Axes, points: Array, groups: Array, names: Sequence[str], theme: Theme) -> None:
+    """Each group's name at its median, the most compact groups first; none where another one stands."""
+    middles = [np.median(points[groups == group], axis=0) for group in range(len(names))]
+    spreads = [np.median(np.abs(points[groups == group] - m).sum(1)) for group, m in enumerate(middles)]
+    axes.figure.canvas.draw()  # only now is it known where the points stand
+    taken: list[tuple[float, float, float, float]] = []
+    for group in np.argsort(spreads, kind="stable"):
+        x, y = axes.transData.transform(middles[group])
+        name = shorten(names[group], 260, SMALL)
+        half = measure(name, SMALL) / 2 + 4
+        box = (x - half, y - 13, x + half, y + 13)
+        if not name or any(box[0] < r and left < box[2] and box[1] < t and b < box[3] for left, b, r, t in taken):
+            continue
+        taken.append(box)
+        axes.annotate(
+            name, tuple(middles[group]), fontsize=SMALL, color=theme.ink, ha="center", va="center", parse_math=False,
+            path_effects=[Stroke(linewidth=2.2, foreground=theme.paper, alpha=0.85), Normal()],
+        )  # fmt: skip
 
 
 def _plain(axes: Axes, theme: Theme) -> None:
@@ -86,11 +116,13 @@ def _legend_height(kinds: list[int]) -> int:
     return 56 if 1 < len(kinds) <= 6 else 0
 
 
-def _legend(sheet: Sheet, kinds: list[int], x: float, y: int) -> None:
+def _legend(sheet: Sheet, result: Scatter, x: float, y: int) -> None:
+    kinds = _groups(result)[0]
     for place, kind in enumerate(kinds if _legend_height(kinds) else []):
+        name = _called(result, kind) or "no group"
         sheet.rectangle(x, y + 30, 16, 16, sheet.theme.series[place])
-        sheet.text(x + 26, y + 45, f"group {kind}", size=SMALL, colour=sheet.theme.soft)
-        x += 26 + measure(f"group {kind}", SMALL) + 40
+        sheet.text(x + 26, y + 45, name, size=SMALL, colour=sheet.theme.soft)
+        x += 26 + measure(name, SMALL) + 40
 
 
 def html(result: Scatter, *, quality: int = embed.QUALITY) -> str:

@@ -10,7 +10,19 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from convscope.results import Adversarial, Curve, Heatmap, Pictures, Ranking, Regions, Result, Synthesis, Table
+from convscope.results import (
+    Adversarial,
+    Curve,
+    Embedding,
+    Heatmap,
+    Pictures,
+    Ranking,
+    Regions,
+    Result,
+    Rows,
+    Synthesis,
+    Table,
+)
 from convscope.views import embed
 from convscope.views.sheet import MARGIN, Plate, framed, heading, picture_name, sentence
 from convscope.views.style import BODY, LIGHT, Theme, measure, number, percent, shorten
@@ -193,6 +205,29 @@ def _(result: Adversarial) -> Said:
         name = picture_name(result, index) or str(index + 1)
         rows.append([name, *pairs, change, "fooled" if result.success[index] else "not fooled"])
     return [("", ("picture", "its class", "", "other class", "", "change", "file"), rows)]
+
+
+@_said.register
+def _(result: Rows) -> Said:
+    rows = []
+    for row, title in enumerate(result.titles):
+        section = result.sections[row] if result.sections else ""
+        under = result.subtitles[row].replace("\n", ", ") if result.subtitles else ""
+        said = [_line(panel.captions[row]) if panel.captions else "" for panel in result.panels]
+        rows.append([section, title, under, *said])
+    columns = ["", "", "", *(panel.name for panel in result.panels)]
+    kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    return [("", [columns[place] for place in kept], [[row[place] for place in kept] for row in rows])]
+
+
+def _line(captions: Sequence[str]) -> str:
+    return ", ".join(caption.replace("\n", " ") for caption in captions if caption)
+
+
+@_said.register
+def _(result: Embedding) -> Said:
+    measures = {name: value for name, value in result.summaries[0].items() if isinstance(value, (int, float))}
+    return [("", ("measure", ""), [[name.replace("_", " "), number(value, 3)] for name, value in measures.items()])]
 
 
 def _bar(share: float, width: int = 20) -> str:

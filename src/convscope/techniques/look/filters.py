@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -19,8 +18,7 @@ from convscope.errors import OptionError
 from convscope.network import Network
 from convscope.registry import Layer, technique
 from convscope.results import Pictures
-
-NOISY = 0.25  # mean smoothness below which a layer's filters are called noisy; independent noise has 0
+from convscope.vitals import NOISY, smoothness
 
 
 @technique(
@@ -94,21 +92,6 @@ def _weights(network: Network, name: str) -> Tensor:
         others = f"; a convolution has, such as {', '.join(drawable[:5])}" if drawable else ""
         raise OptionError(f"layer {name!r} ({type(part).__name__}) has no filters to draw{others}")
     return found.detach().float().cpu()
-
-
-def smoothness(weights: Tensor) -> Tensor:
-    """(outputs,) one minus half of von Neumann's ratio of each filter, over both directions and all inputs.
-
-    ``weights`` is (outputs, inputs, kh, kw). NaN for 1x1 filters, and 0 for a filter that is constant zero.
-    """
-    steps = [d for d in (weights.diff(dim=2).flatten(1), weights.diff(dim=3).flatten(1)) if d.shape[1]]
-    if not steps:
-        return torch.full((len(weights),), torch.nan)
-    centred = weights - weights.mean((2, 3), keepdim=True)
-    count = weights.shape[2] * weights.shape[3]
-    variance = centred.square().sum((1, 2, 3)) / (weights.shape[1] * (count - 1))
-    ratio = torch.cat(steps, 1).square().mean(1) / variance.clamp(min=torch.finfo(torch.float32).tiny)
-    return torch.where(variance > 0, 1 - ratio / 2, torch.zeros(()))
 
 
 def _in_colour(weights: Tensor, outputs: int) -> tuple[Tensor, list[str], int | None]:

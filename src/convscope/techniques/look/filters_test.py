@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from convscope.errors import OptionError, UnknownLayer
 from convscope.network import Network
-from convscope.techniques.look.filters import filters, smoothness
+from convscope.techniques.look.filters import filters
+from convscope.vitals import smoothness
 
 
 def von_neumann(weight: Tensor) -> float:

@@ -22,33 +22,12 @@ from convscope.network import Network
 from convscope.objectives import Question, ask
 from convscope.registry import Target, technique
 from convscope.results import Curve
+from convscope.vitals import Moments, size_ratio
 
 SERIES = (
     "activation mean", "activation spread", "activation zeros",
     "gradient mean", "gradient spread", "gradient zeros", "gradient norm ratio", "weight gradient ratio",
 )  # fmt: skip
-
-
-@dataclass
-class _Moments:
-    """Sums over pictures, from which mean, spread and share of zeros follow."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    zeros: int = 0
-
-    def add(self, values: Tensor) -> None:
-        values = values.detach().double()
-        self.count += values.numel()
-        self.total += float(values.sum())
-        self.squares += float(values.square().sum())
-        self.zeros += int((values == 0).sum())
-
-    @property
-    def statistics(self) -> tuple[float, float, float]:
-        mean = self.total / self.count
-        return mean, math.sqrt(max(self.squares / self.count - mean * mean, 0.0)), self.zeros / self.count
 
 
 @technique(
@@ -79,7 +58,7 @@ def gradients(network: Network, images: Tensor, *, target: Target = None) -> Cur
     """
     names = _working_layers(network)
     weights = _weights(network, names)
-    forward, backward = {n: _Moments() for n in names}, {n: _Moments() for n in names}
+    forward, backward = {n: Moments() for n in names}, {n: Moments() for n in names}
     slopes = {n: torch.zeros_like(w) for n, w in weights.items()}
     question = ask(network, target, of="loss")
     passes = batched(
@@ -93,7 +72,7 @@ def gradients(network: Network, images: Tensor, *, target: Target = None) -> Cur
             backward[name].add(part.slopes[name])
         for name in weights:
             slopes[name] += part.weight_slopes[name]
-    ratios = {n: float(slopes[n].norm() / len(images) / weights[n].detach().norm()) for n in weights}
+    ratios = {n: float(size_ratio(slopes[n], weights[n])) / len(images) for n in weights}
     return _curve(network, names, forward, backward, ratios)
 
 
@@ -133,8 +112,8 @@ def _slopes(question: Question, images: Tensor, names: Sequence[str], weights: d
 def _curve(
     network: Network,
     names: Sequence[str],
-    forward: dict[str, _Moments],
-    backward: dict[str, _Moments],
+    forward: dict[str, Moments],
+    backward: dict[str, Moments],
     ratios: dict[str, float],
 ) -> Curve:
     last = math.sqrt(backward[names[-1]].squares) or math.nan

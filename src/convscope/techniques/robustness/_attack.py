@@ -87,14 +87,15 @@ def attack(
         device = network.device
         ball = EpsilonBall(images[part].to(device), epsilons[part], norm=norm, start=starts[part].to(device))
         objective = mistaken(network, classes[part].to(device), targeted=targeted, loss=loss)
-        for _ in optimize(network, objective, ball, steps=steps, optimizer=_steepest(norm, momentum), rate=rate):
+        for _ in optimize(network, objective, ball, steps=steps, optimizer=steepest(norm, momentum), rate=rate):
             pass
         return ball.pixels.detach().to(images.device)
 
     return torch.cat(list(batched(run, len(images), network.at_once(images))))
 
 
-def _steepest(norm: Norm, momentum: float) -> Callable[[list[Tensor], float], Steepest]:
+def steepest(norm: Norm, momentum: float = 0.0) -> Callable[[list[Tensor], float], Steepest]:
+    """What :func:`optimize` takes as its optimiser."""
     return lambda parameters, rate: Steepest(parameters, rate, norm=norm, momentum=momentum)
 
 
@@ -215,9 +216,11 @@ def _check_targets(found: Task, targets: Tensor) -> None:
     )
 
 
-def budget(epsilon: float | None, norm: Norm, images: Tensor) -> float:
+def budget(
+    epsilon: float | None, norm: Norm, images: Tensor, defaults: Mapping[Norm, float] = EPSILONS
+) -> float:  # fmt: skip
     """The budget, or the default of the norm; :class:`OptionError` when 8 bits have no change that fits into it."""
-    chosen = EPSILONS[norm] if epsilon is None else epsilon
+    chosen = defaults[norm] if epsilon is None else epsilon
     check_epsilon(chosen, norm, images[0].numel())
     if chosen < LEVEL * (1 - 1e-4):
         raise OptionError(
