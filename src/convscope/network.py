@@ -419,9 +419,9 @@ class Network:
             runs = sequence(self.module, lambda: self.forward(blank))
         modules = dict(self.module.named_modules())
         runs = tuple(run for run in runs if not any(True for _ in modules[run.name].children()))
-        return tuple(dict.fromkeys(self._behind(runs[place:]) for place in _convolutions(runs, modules)))
+        return tuple(dict.fromkeys(self._behind_it(runs[place:]) for place in _convolutions(runs, modules)))
 
-    def _behind(self, runs: Sequence[Run]) -> str:
+    def _behind_it(self, runs: Sequence[Run]) -> str:
         modules = dict(self.module.named_modules())
         found = runs[0]
         for run in runs[1:]:
