@@ -127,7 +127,7 @@ def digest_of(network: Network) -> str:
 
 def database(path: Path) -> Any:
     """The LanceDB of an index."""
-    os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
+    os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that it makes
     return require("lancedb", "index").connect(str(path))
 
 
@@ -368,7 +368,7 @@ class Index:
                 f"{self.path} was made of a dataset in Python, which it cannot read again; use its thumbnails"
             )
         try:
-            return open_source(made["location"])
+            return open_source(made["given"])
         except ConvscopeError as error:
             raise IndexUnusable(
                 f"the pictures of {self.path} are no longer at {made['location']}; put them back there, or scan again"

@@ -29,7 +29,7 @@ from convscope.scanning.chunks import Chunk, Options, Scanner
 from convscope.scanning.pictures import Loader, prefetched
 from convscope.scanning.reducers import State, merged
 from convscope.scanning.store import Store, gradient_table, layer_tables, locked
-from convscope.sources import Entry, PictureSource, open_source
+from convscope.sources import Entry, Given, PictureSource, open_source
 from convscope.zoo import load_network
 
 __all__ = ["scan"]
@@ -38,7 +38,7 @@ Engine = Literal["local", "ray"]
 
 def scan(
     network: Network | nn.Module | str,
-    source: str | os.PathLike[str] | Any,
+    source: Given,
     output: str | os.PathLike[str],
     *,
     layers: Sequence[str] | None = None,
@@ -62,7 +62,8 @@ def scan(
     Args:
         network: a classifier. With its precision ``auto`` the scan computes in bfloat16 where the device is fast at
             it.
-        source: a folder, in which folders are classes; or a ``torch.utils.data.Dataset`` of pictures and labels.
+        source: a folder, in which folders are classes; a list; shards; parquet files; or a
+            ``torch.utils.data.Dataset`` of pictures and labels, as :func:`convscope.sources.open_source` says.
         output: folder of the index, made where it is missing.
         layers: those of whose channels patches and statistics are kept; of every convolution, behind its norm and
             rectifier, if left out.
@@ -151,7 +152,8 @@ def _about(
             "crop": network.crop,
         },
         "layers": layers, "code_layers": code_layers, "options": decided,
-        "source": {"kind": source.kind, "location": source.location}, "versions": _versions(),
+        "source": {"kind": source.kind, "location": source.location, "given": list(source.given)},
+        "versions": _versions(),
     }  # fmt: skip
 
 
@@ -180,7 +182,8 @@ def _versions() -> dict[str, str]:
 def _counted(source: PictureSource) -> int:
     total = sum(1 for _ in source.entries())
     if not total:
-        raise ImageError(f"{source.location or 'the dataset'} holds no pictures; name a folder that does")
+        where = ", ".join(source.given) or "the dataset"
+        raise ImageError(f"{where} holds no pictures; name a folder, a list or shards that do")
     return total
 
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from types import ModuleType
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +19,9 @@ from convscope.index import BINS
 _SHIFT = 22  # keeps a float's exponent and the first bit behind it: half an octave
 _FIRST = (127 - 12) << 1  # of 2^-12, the lowest edge above zero
 _SIDE = (BINS - 1) // 2  # bins above the innermost one, and as many below
+_WORTH = 200_000  # values for which another thread is worth waking
+Places: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
+"""Where, in a picture of the batch, each of these channels has its first maximum."""
 
 
 def empty(channels: int, count: int) -> dict[str, np.ndarray]:
@@ -27,18 +38,82 @@ def empty(channels: int, count: int) -> dict[str, np.ndarray]:
 
 
 def gather(maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
-    """Add (N, C, H, W) maps of the pictures ``ids`` to the state."""
+    """Add (N, C, H, W) maps of the pictures ``ids`` to the state: by compiled loops where numba is installed."""
+    state["seen"] += (len(maps), len(maps) * maps[0, 0].numel())
+    kernels = _kernels() if maps.device.type == "cpu" else None
+    peaks, places = _by_torch(maps, state) if kernels is None else _by_loops(kernels, maps, state)
+    state["silent"] += (peaks <= 0).sum(0)
+    state["maximum"][:] = np.maximum(state["maximum"], peaks.max(0))
+    rank(peaks, places, ids, state)
+
+
+def _by_torch(maps: Tensor, state: dict[str, np.ndarray]) -> tuple[np.ndarray, Places]:
     values = maps.flatten(2).float()
-    count = values.shape[2]
-    state["seen"] += (len(values), len(values) * count)
     peaks, places = values.max(2)
     state["zeros"] += (values == 0).sum((0, 2)).cpu().numpy()
-    state["silent"] += (peaks <= 0).sum(0).cpu().numpy()
     state["total"] += values.double().sum((0, 2)).cpu().numpy()
     state["squares"] += values.double().square().sum((0, 2)).cpu().numpy()
-    state["maximum"][:] = np.maximum(state["maximum"], peaks.amax(0).cpu().numpy())
     state["histogram"] += histogram(values)
-    rank(peaks.cpu().numpy(), places.cpu().numpy(), ids, state)
+    found = places.cpu().numpy()
+    return peaks.cpu().numpy(), lambda picture, channels: found[picture, channels]
+
+
+# ---- compiled
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType | None:
+    try:
+        return importlib.import_module("convscope.scanning.kernels")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "numba":
+            return None
+        raise
+
+
+@lru_cache(maxsize=1)
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "convscope-maps")
+
+
+def _by_loops(kernels: ModuleType, maps: Tensor, state: dict[str, np.ndarray]) -> tuple[np.ndarray, Places]:
+    bits, shift, channels_last = _bits(maps)
+    count, channels = maps.shape[:2]
+    peaks = np.empty((count, channels), np.float32)
+    sums = (peaks, state["zeros"], state["total"], state["squares"], state["histogram"])
+    run, where = (kernels.last, kernels.where_last) if channels_last else (kernels.first, kernels.where_first)
+    shares = _shares(channels, maps.numel(), kernels.TILE)
+    others = [_helpers().submit(run, bits, shift, *share, *sums) for share in shares[1:]]
+    run(bits, shift, *shares[0], *sums)
+    for other in others:
+        other.result()
+
+    def places(picture: int, wanted: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(wanted), np.int64)
+        where(bits, shift, picture, wanted, found)
+        return found
+
+    return peaks, places
+
+
+def _shares(channels: int, values: int, tile: int) -> list[tuple[int, int]]:
+    """Ranges of channels, one a thread, in whole tiles, where there is enough to do."""
+    threads = min(torch.get_num_threads(), max(1, values // _WORTH), -(-channels // tile))
+    each = -(-channels // threads)
+    return [(start, min(start + each, channels)) for start in range(0, channels, each)]
+
+
+def _bits(maps: Tensor) -> tuple[np.ndarray, int, bool]:
+    """The maps' bits as (N, C, P) or (N, P, C), how far they stand from float32's, and whether channels come last."""
+    plain = maps.detach() if maps.dtype in (torch.float32, torch.bfloat16) else maps.detach().float()
+    channels_last = not plain.is_contiguous() and plain.is_contiguous(memory_format=torch.channels_last)
+    flat = plain.permute(0, 2, 3, 1).flatten(1, 2) if channels_last else plain.contiguous().flatten(2)
+    if plain.dtype == torch.bfloat16:
+        return flat.view(torch.int16).numpy(), 16, channels_last
+    return flat.view(torch.int32).numpy(), 0, channels_last
+
+
+# ---- by torch
 
 
 def bins(values: Tensor) -> Tensor:
@@ -57,14 +132,13 @@ def histogram(values: Tensor) -> np.ndarray:
     return counts.view(channels, BINS).cpu().numpy()
 
 
-def rank(peaks: np.ndarray, places: np.ndarray, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
-    """Put the strongest place of each picture, (N, C), where it belongs among the strongest so far."""
-    for peak, place, id in zip(peaks, places, ids, strict=True):
+def rank(peaks: np.ndarray, places: Places, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
+    """Put each picture's peaks (N, C) where they belong among the strongest so far; ``places`` tells where they are."""
+    for picture, (peak, id) in enumerate(zip(peaks, ids, strict=True)):
         better = np.flatnonzero((peak > state["values"][:, -1]) & (peak != 0))
         if len(better):
-            fresh = {"values": peak[better, None], "places": place[better, None]}
-            fresh["ids"] = np.full((len(better), 1), id)
-            _insert(state, better, fresh)
+            fresh = {"values": peak[better, None], "places": places(picture, better)[:, None]}
+            _insert(state, better, fresh | {"ids": np.full((len(better), 1), id)})
 
 
 def _insert(state: dict[str, np.ndarray], rows: np.ndarray, fresh: dict[str, np.ndarray]) -> None:

@@ -108,6 +108,7 @@ class Store:
             return
         self.manifest = read_manifest(path)
         refuse_changes(path, self.manifest["provenance"], provenance)
+        self.manifest["provenance"]["source"] = provenance["source"]
         self._pictures = self._database.open_table("pictures")
         if self._pictures.version != self.checkpoint["version"]:
             self._pictures.restore(self.checkpoint["version"])
@@ -216,6 +217,7 @@ DECIDES = ("network", "digest", "precision", "layers", "code_layers", "options",
 def refuse_changes(path: Path, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """:class:`IndexUnusable` where the scan would not fit what is there, with the difference."""
     plain = json.loads(json.dumps({name: given[name] for name in DECIDES}))
+    plain["source"]["given"] = kept["source"]["given"]  # which may have grown
     changed = [told for name in DECIDES for told in _differences(name, kept[name], plain[name])]
     if changed:
         raise IndexUnusable(
