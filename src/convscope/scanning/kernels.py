@@ -38,14 +38,16 @@ def compiled(function: F) -> F:
         return cast(F, numba.njit(**options)(function))
 
 
-@intrinsic
-def _number(_typing: Any, bits: Any) -> Any:
-    """The float32 that has these bits."""
+def _by_bits(_typing: Any, bits: Any) -> Any:
+    """The float32 that has these bits: a reading of the same 32 bits, for which numba has no function."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), generate
+
+
+_number = cast(Callable[[Any], Any], intrinsic(_by_bits))
 
 
 @compiled

@@ -80,7 +80,8 @@ def _by_loops(kernels: ModuleType, maps: Tensor, state: dict[str, np.ndarray]) -
     bits, shift, channels_last = _bits(maps)
     count, channels = maps.shape[:2]
     peaks = np.empty((count, channels), np.float32)
-    sums = (peaks, state["zeros"], state["total"], state["squares"], state["histogram"])
+    sums = [peaks, *(state[name] for name in ("zeros", "total", "squares", "histogram"))]
+    run: Callable[..., None]
     run, where = (kernels.last, kernels.where_last) if channels_last else (kernels.first, kernels.where_first)
     shares = _shares(channels, maps.numel(), kernels.TILE)
     others = [_helpers().submit(run, bits, shift, *share, *sums) for share in shares[1:]]
