@@ -537,15 +537,14 @@ def test_memory_stays_within_the_budget_at_any_number_of_windows(make: Callable[
     net, image, budget = network(make().eval(), (36, 36)), picture((36, 36)), 600_000
     variations = Variations(net, budget=budget)
     peaks = {}
-    for stride in (36, 5, 2):
+    for stride in (36, 2):
         boxes = everywhere((36, 36), (6, 6), stride)
         with Meter() as meter:
             variations.of(image, boxes, torch.zeros(3, 1, 1), read=lambda logits: logits[:, 0])
         peaks[len(boxes)] = meter.peak
-    one, few, many = peaks
-    assert many > 5 * few
+    one, *_, many = peaks
+    assert many > 200 * one
     assert peaks[many] < peaks[one] + budget
-    assert peaks[many] < 1.1 * peaks[few]
 
 
 def test_what_is_read_off_the_scores_comes_back_in_the_order_of_the_boxes() -> None:

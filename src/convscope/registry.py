@@ -129,6 +129,7 @@ class Technique(Generic[P, R]):
         keeps_size: bool = False,
         films: bool = False,
         example: Mapping[str, Any] | None = None,
+        exact: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -136,7 +137,7 @@ class Technique(Generic[P, R]):
         self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
         self.quick: Mapping[str, Any] = quick or {}
         self.example: Mapping[str, Any] = example or {}
-        self.keeps_size, self.films = keeps_size, films
+        self.keeps_size, self.films, self.exact = keeps_size, films, exact
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -209,6 +210,7 @@ class Technique(Generic[P, R]):
         found: list[Any] = [_opened(given["index"])] if self.takes_index else []
         if self.takes_network:
             network = _loaded(given["network"], pictures)
+            network = network.exact if self.exact else network
             found.append(network.drawing if self.family == "synthesize" else network)
         return found if pictures is None else [*found, pictures]
 
@@ -279,6 +281,7 @@ def technique(
     keeps_size: bool = False,
     films: bool = False,
     example: Mapping[str, Any] | None = None,
+    exact: bool = False,
 ) -> Callable[[Callable[P, R]], Technique[P, R]]:
     """Register the function below as a technique.
 
@@ -295,10 +298,13 @@ def technique(
         example: options of its picture on the demo page and in the gallery, where the defaults take too long or lack
             something that the technique needs.
         films: whether the command takes films as well, whose frames go through it one by one.
+        exact: whether it is computed in float32, and says so, also where the network is asked for in bfloat16.
     """
     if family not in FAMILIES:
         raise OptionError(f"{family!r} is no family of techniques; those are {', '.join(FAMILIES)}")
-    return lambda function: Technique(function, family, paper, see, caution, order, quick, keeps_size, films, example)
+    return lambda function: Technique(
+        function, family, paper, see, caution, order, quick, keeps_size, films, example, exact
+    )
 
 
 def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Network:
