@@ -192,7 +192,8 @@ class Heatmap(Result):
     ``values`` is (N, H, W); ``images`` (N, 3, H, W) in [0, 1] are the pictures that it belongs to. ``signed`` says
     whether below zero means something (evidence against), so that zero must look neutral. ``quantity`` names the
     number and its unit; ``titles`` has a line a picture. ``cells`` (N, h, w) is the map at the resolution at which
-    it was computed, where that is coarser than the pictures.
+    it was computed, where that is coarser than the pictures. ``shared`` puts all maps on one scale, where they are to
+    be compared; otherwise each has its own.
     """
 
     images: Tensor
@@ -200,6 +201,7 @@ class Heatmap(Result):
     quantity: str
     titles: Sequence[str] = ()
     cells: Tensor | None = None
+    shared: bool = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         cells = {} if self.cells is None else {"cells": self.cells.float().numpy()}

@@ -37,6 +37,7 @@ class Wanted(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     pictures: list[str] = Field(default_factory=list, max_length=64)
     resume: str | None = Field(default=None, max_length=64, description="a stopped job to go on with")
+    control: bool = Field(default=False, description="also with random weights, on one scale")
 
 
 Square = Annotated[list[int], Field(min_length=4, max_length=4)]
@@ -50,6 +51,12 @@ class Changes(BaseModel):
     epsilon: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     style: str | None = Field(default=None, max_length=100)
     strength: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+
+
+class Chosen(BaseModel):
+    """Pictures of the index."""
+
+    ids: list[int] = Field(max_length=5000)
 
 
 class Word(BaseModel):
@@ -91,6 +98,7 @@ async def _sentence(_: Request, error: Exception) -> JSONResponse:
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "the body cannot be read"},
     404: {"description": "there is no such thing"},
     413: {"description": "too large"},
     422: {"description": "not possible; the sentence says why"},
@@ -201,7 +209,7 @@ def _job_routes(desk: Desk) -> APIRouter:
     @router.post("/jobs", status_code=202)
     def submit(wanted: Wanted) -> dict[str, Any]:
         """Run a technique; at once where the answer is known."""
-        return desk.submit(wanted.technique, wanted.options, wanted.pictures, wanted.resume)
+        return desk.submit(wanted.technique, wanted.options, wanted.pictures, wanted.resume, wanted.control)
 
     @router.get("/jobs/{job}")
     def job(job: str) -> dict[str, Any]:
@@ -258,6 +266,11 @@ def _index_routes(desk: Desk) -> APIRouter:
     def points(result: Annotated[str | None, Query(max_length=64)] = None) -> Response:
         """Every picture as a point: float32 columns x, y, label, predicted and id, one after another."""
         return Response(desk.points(result), media_type="application/octet-stream", headers=NEVER)
+
+    @router.post("/index/rows")
+    def rows(chosen: Chosen) -> dict[str, Any]:
+        """What is known of several pictures."""
+        return {"rows": desk.rows(chosen.ids)}
 
     @router.get("/index/pictures/{place}.webp", response_class=Response)
     def thumbnail(place: int) -> Response:

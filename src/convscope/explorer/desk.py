@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,7 +200,9 @@ class Desk:
             forms.described(technique) for technique in found if self.index is not None or not technique.takes_index
         ]
 
-    def submit(self, name: str, options: Mapping[str, Any], pictures: list[str], resume: str | None) -> dict[str, Any]:
+    def submit(
+        self, name: str, options: Mapping[str, Any], pictures: list[str], resume: str | None, control: bool
+    ) -> dict[str, Any]:
         """Queue a technique."""
         if name not in registry.discover():
             raise NotThere(f"there is no technique {name!r}{nearest(name, registry.discover())}")
@@ -211,6 +213,8 @@ class Desk:
             raise OptionError(f"{name} needs a picture; open one first")
         if not technique.takes_images and pictures:
             raise OptionError(f"{name} takes no pictures")
+        if control and not (technique.takes_network and technique.takes_images):
+            raise OptionError(f"{name} makes no heat map that could be compared with that of random weights")
         taken = forms.taken(technique, options)
         named = {
             o.name: taken[o.name] for o in technique.options if registry.is_picture(o.annotation) and o.name in taken
@@ -222,7 +226,7 @@ class Desk:
             raise OptionError("there is no stopped run to go on with; run it from the start")
         files = {name: self.pictures.path(self.known(name)) for name in pictures}
         titles = [self.pictures.title(name) for name in pictures]
-        job = self.jobs.submit(name, taken, pictures, files, titles, self._files(named), stopped)
+        job = self.jobs.submit(name, taken, pictures, files, titles, self._files(named), stopped, control)
         return self.told(job)
 
     def _files(self, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -335,10 +339,14 @@ class Desk:
         return np.asarray(values, np.float64)
 
     def _row(self, place: int) -> int:
-        found = np.flatnonzero(self._asked().ids == place)
-        if not len(found):
+        if place not in self._rows:
             raise NotThere(f"the index has no picture {place}")
-        return int(found[0])
+        return self._rows[place]
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        """Picture to its place among the readable ones."""
+        return {int(number): row for row, number in enumerate(self._asked().ids)}
 
     def thumbnail(self, place: int) -> bytes:
         """A small WebP."""
@@ -356,6 +364,11 @@ class Desk:
             for i, d in zip(ids[0], distances[0], strict=True) if int(i) != place
         ][:NEIGHBOURS]  # fmt: skip
         return {"id": place, **self._short(row), "neighbours": near}
+
+    def rows(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """What is known of several pictures."""
+        found = [(place, self._row(place)) for place in places]
+        return [{"id": place, "path": str(self._columns["path"][row]), **self._short(row)} for place, row in found]
 
     def _short(self, row: int) -> dict[str, Any]:
         columns = self._columns

@@ -34,8 +34,7 @@ def offered(option: Option) -> bool:
 def field(option: Option) -> dict[str, Any]:
     """One option: ``kind`` is number, integer, text, flag, choice, picture, target, layer or unit."""
     kind, choices, several = _kind(option)
-    limits = {name: value for item in option.info.metadata for name in ("ge", "gt", "le", "lt")
-              if (value := getattr(item, name, None)) is not None}  # fmt: skip
+    limits = _limits(option.annotation)
     default: Any = option.default if isinstance(option.default, (int, float, str, bool)) else None
     if isinstance(option.default, (list, tuple)):
         default = [part for part in option.default if isinstance(part, (int, float, str))]
@@ -43,6 +42,16 @@ def field(option: Option) -> dict[str, Any]:
         "name": option.name, "flag": f"--{option.name.replace('_', '-')}", "kind": kind, "choices": choices,
         "several": several, "default": default, "description": option.description, **limits,
     }  # fmt: skip
+
+
+def _limits(annotation: Any) -> dict[str, Any]:
+    """The bounds of a number, wherever in the annotation they stand."""
+    found: dict[str, Any] = {}
+    for inside in typing.get_args(annotation):
+        found |= _limits(inside) if typing.get_origin(inside) is not None else {}
+        for item in getattr(inside, "metadata", ()):
+            found |= {n: value for n in ("ge", "gt", "le", "lt") if (value := getattr(item, n, None)) is not None}
+    return found
 
 
 def _kind(option: Option) -> tuple[str, list[str], bool]:

@@ -100,11 +100,17 @@ class Jobs:
 
     def submit(
         self, technique: str, options: Mapping[str, Any], pictures: Sequence[str], files: Mapping[str, Path],
-        titles: Sequence[str], named: Mapping[str, Any], resume: Job | None = None,
+        titles: Sequence[str], named: Mapping[str, Any], resume: Job | None = None, control: bool = False,
     ) -> Job:  # fmt: skip
         """Queue a run, or answer from the cache. ``files`` are of all pictures; :class:`Full` where too many wait."""
         again = "" if resume is None else resume.key
-        about = {"technique": technique, "options": dict(options), "pictures": list(pictures), "resume": again}
+        about: dict[str, Any] = {
+            "technique": technique,
+            "options": dict(options),
+            "pictures": list(pictures),
+            "resume": again,
+        }
+        about["control"] = control
         key = _hash({**about, **self._about, "titles": list(titles), "versions": versions()})
         folder = self._results / key
         job = Job(secrets.token_hex(8), technique, options, tuple(pictures), key)
@@ -119,7 +125,7 @@ class Jobs:
             state = None if resume is None else str(self._results / resume.key / worker.STATE)
             job.order = worker.Order(
                 job.id, technique, dict(options), tuple(str(files[name]) for name in pictures), tuple(titles),
-                dict(named), state, str(folder),
+                dict(named), state, control, str(folder),
             )  # fmt: skip
             self._queue.append(job)
         self._woken.set()

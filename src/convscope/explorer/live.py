@@ -209,7 +209,8 @@ class Live:
         else:
             edited = _covered(edited, boxes, fill)
             after = self._shares(edited)
-        shown = list(dict.fromkeys([*before.topk(TOP).indices.tolist(), *after.topk(2).indices.tolist()]))
+        ranks = [shares.argsort(descending=True).tolist() for shares in (before, after)]
+        shown = list(dict.fromkeys([*ranks[0][:TOP], *ranks[1][:2]]))
         return {
             "classes": [
                 {"index": i, "label": self.network.label(i), "before": float(before[i]), "after": float(after[i])}

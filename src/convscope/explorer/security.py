@@ -15,6 +15,7 @@ import time
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convscope.explorer.settings import Settings
@@ -37,12 +38,11 @@ HEADERS = {
 }
 
 
-class Refused(Exception):
-    """A request is not answered; ``status`` and the sentence are."""
+class Refused(HTTPException):
+    """A request is not answered; this status and this sentence are, also where it comes up while a body is read."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence = status, sentence
+        super().__init__(status, sentence)
 
 
 class Guard:
@@ -66,8 +66,8 @@ class Guard:
             await self._app(scope, self._bounded(scope, receive), began)
         except Refused as refused:
             if not began.started:
-                body = json.dumps({"detail": refused.sentence}).encode()
-                await _answer(began, refused.status, {"content-type": "application/json"}, body)
+                body = json.dumps({"detail": refused.detail}).encode()
+                await _answer(began, refused.status_code, {"content-type": "application/json"}, body)
 
     def _check(self, scope: Scope) -> None:
         headers = _headers(scope)

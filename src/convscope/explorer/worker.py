@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Order:
     titles: tuple[str, ...]
     named: Mapping[str, Any]  # options that are pictures
     resume: str | None
+    control: bool  # also with random weights, beside it
     folder: str
 
 
@@ -120,7 +122,17 @@ class _Bench:
             stack.enter_context(progress.listening(lambda now: self._heard(order.job, now)))
             stack.enter_context(watching(lambda step: self._seen(order.job, step)))
             result = technique.on(network, _stacked(images) if images else None, index=self._index, **options)
-        return self._kept(order, _titled(result, order.titles))
+            if order.control:
+                other = technique.on(self._random, _stacked(images), **_same(options, result))
+                result = _beside(result, other)
+        return self._kept(order, _titled(result, order.titles * (2 if order.control else 1)))
+
+    @cached_property
+    def _random(self) -> Any:
+        """A copy of the network with all weights drawn anew: what still shows in its maps is not what was learned."""
+        from convscope.evaluate.randomisation import cascade
+
+        return list(cascade(self._opened(), stages=1))[-1][1]
 
     def _opened(self) -> Any:
         from convscope import load_network
@@ -186,6 +198,30 @@ def _replace(made: Path, folder: Path) -> None:
 
     shutil.rmtree(folder, ignore_errors=True)
     made.replace(folder)
+
+
+def _same(options: dict[str, Any], result: Any) -> dict[str, Any]:
+    """The options with the class that was explained: the random network would choose another."""
+    target = result.summaries[0].get("target")
+    return {**options, "target": target["index"]} if isinstance(target, dict) and "index" in target else options
+
+
+def _beside(result: Any, other: Any) -> Any:
+    """Two heat maps as one result, on one scale."""
+    import torch
+
+    from convscope.errors import OptionError
+    from convscope.results import Heatmap
+
+    if not isinstance(result, Heatmap) or type(result) is not type(other):
+        raise OptionError("only heat maps can be compared with those of random weights")
+    cells = None if result.cells is None or other.cells is None else torch.cat([result.cells, other.cells])
+    first = [f"as trained: {title}" for title in result.titles] or ["as trained"] * len(result.values)
+    return replace(
+        result, values=torch.cat([result.values, other.values]), images=torch.cat([result.images, other.images]),
+        titles=[*first, *["with random weights"] * len(other.values)], cells=cells, shared=True,
+        summaries=[*result.summaries, *({**summary, "weights": "random"} for summary in other.summaries)],
+    )  # fmt: skip
 
 
 def _stacked(images: list[Any]) -> Any:

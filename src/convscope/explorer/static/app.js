@@ -61,8 +61,8 @@ function withPicture(id) {
 
 function tray() {
   const now = picture();
-  const chooser = h("input", { type: "file", accept: "image/*", id: "open", className: "hidden", onchange: (event) => opened([...event.target.files]) });
-  const camera = h("input", { type: "file", accept: "image/*", capture: "environment", id: "shoot", className: "hidden", onchange: (event) => opened([...event.target.files]) });
+  const chooser = h("input", { type: "file", accept: "image/*", id: "open", "aria-label": "Open a picture", className: "hidden", onchange: (event) => opened([...event.target.files]) });
+  const camera = h("input", { type: "file", accept: "image/*", capture: "environment", id: "shoot", "aria-label": "Take a photograph", className: "hidden", onchange: (event) => opened([...event.target.files]) });
   replace(document.getElementById("tray"),
     h("label", { className: "open", htmlFor: "open", title: "Open a picture (o), or drop or paste one" }, h("span", { "aria-hidden": "true" }, "+"), h("span", { className: "hidden" }, "Open a picture")), chooser,
     h("label", { className: "open shoot", htmlFor: "shoot", title: "Take a photograph" }, h("span", { "aria-hidden": "true" }, "◉"), h("span", { className: "hidden" }, "Take a photograph")), camera,

@@ -7,20 +7,28 @@ import { here, path, say, state } from "./state.js";
 const ENDED = ["done", "failed", "cancelled"];
 const kept = new Map(); // what was asked for, to the job that answers it, so that coming back does not run it again
 
-/** A panel that runs `technique` with `options` on `pictures`, or shows the run `job`. */
-export function panel(technique, { options = {}, pictures = [], job = null, small = false, onDone = null, again = null } = {}) {
+/** A panel that runs `technique` with `options` on `pictures`, or shows the run `job`.
+
+What a page runs by itself (`lazy`) is cancelled when the page is left; what was asked for goes on. */
+export function panel(technique, { options = {}, pictures = [], control = false, job = null, small = false, lazy = false, onDone = null, again = null } = {}) {
   const element = h("div", { className: small ? "run small" : "run" });
-  const live = { source: null, closed: false };
-  const close = () => { live.closed = true; live.source?.close(); };
+  const live = { source: null, closed: false, job: null };
+  const close = () => {
+    live.closed = true;
+    live.source?.close();
+    if (lazy && live.job && !ENDED.includes(live.job.state)) post(`jobs/${live.job.id}`, { word: "cancel" }).catch(() => {});
+  };
   const follow = (found) => watch(element, live, technique, found, { small, onDone, again });
   const ask = async () => {
-    const key = JSON.stringify([technique.name, options, pictures]);
+    const key = JSON.stringify([technique.name, options, pictures, control]);
     try {
       const before = kept.get(key);
       const found = before ? await get(`jobs/${before}`).catch(() => null) : null;
-      const made = found && found.state !== "failed" && found.state !== "cancelled" ? found : await post("jobs", { technique: technique.name, options, pictures });
+      const made = found && found.state !== "failed" && found.state !== "cancelled" && !found.stopped ? found : await post("jobs", { technique: technique.name, options, pictures, control });
       kept.set(key, made.id);
-      follow(made);
+      live.job = made;
+      if (live.closed) close();
+      else follow(made);
     } catch (error) {
       replace(element, h("p", { className: "failed" }, error.message));
     }
@@ -41,6 +49,7 @@ function watch(element, live, technique, first, how) {
   replace(element, frame, bar, words, curve, buttons);
   let seen = 0;
   const show = (job) => {
+    live.job = job;
     bar.value = job.fraction;
     words.textContent = told(job);
     if (job.frames > seen) { seen = job.frames; frame.src = `/api/jobs/${job.id}/frame?${seen}`; frame.hidden = false; }

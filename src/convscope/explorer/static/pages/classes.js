@@ -19,7 +19,7 @@ export async function render(main, leaving) {
   const asks = state.techniques.filter((each) => each.options.some((option) => option.kind === "target"));
   const draws = asks.find((each) => each.family === "synthesize" && !each.pictures);
   const quick = draws ? Object.fromEntries(Object.entries(draws.example).filter(([name]) => name !== "target")) : {};
-  const run = draws && panel(draws, { options: { ...quick, target: labels[index] } });
+  const run = draws && panel(draws, { options: { ...quick, target: labels[index] }, lazy: true });
   leaving(() => run?.close());
   replace(main, h("p", { className: "crumbs" }, h("a", { href: path(["classes"]) }, "Classes")), h("h1", {}, readable(labels[index])),
     h("div", { className: "split wide" },

@@ -15,7 +15,7 @@ export async function render(main, leaving) {
   const query = Object.fromEntries(Object.entries(job.options).map(([name, value]) => [name, String(value)]));
   replace(main, h("p", { className: "crumbs" }, h("a", { href: path(["jobs"]) }, "Runs")),
     h("h1", {}, job.technique), h("p", { className: "lead" }, technique.summary),
-    h("p", {}, h("a", { href: path(["techniques", job.technique], { ...query, picture: job.pictures[0] }) }, "Change its options")), run.element);
+    h("p", {}, h("a", { href: path(["techniques", job.technique], { ...query, picture: job.pictures[0] }) }, "Change its options"), technique.index && !technique.pictures && job.result && [" · ", h("a", { href: path(["index"], { result: job.result }) }, "Show on the map")]), run.element);
   return `Run of ${job.technique}`;
 }
 

@@ -120,9 +120,15 @@ function drawBars(place, classes) {
 function attributions(place, found, count, closing) {
   const attribute = state.techniques.filter((each) => each.family === "attribute" && each.pictures && each.network);
   const show = (technique) => {
-    const made = panel(technique, { pictures: [found.id], options: technique.example });
-    closing.push(made.close);
-    return h("article", {}, h("h3", {}, h("a", { href: path(["techniques", technique.name]) }, technique.name)), h("p", { className: "claim" }, technique.summary), made.element, h("p", { className: "soft" }, technique.caution));
+    const made = h("div");
+    const run = (control) => {
+      const shown = panel(technique, { pictures: [found.id], options: technique.example, control, lazy: true });
+      closing.push(shown.close);
+      replace(made, shown.element);
+    };
+    run(false);
+    const beside = h("label", { className: "switch" }, h("input", { type: "checkbox", onchange: (event) => run(event.target.checked) }), " beside the same with random weights, on one scale");
+    return h("article", {}, h("h3", {}, h("a", { href: path(["techniques", technique.name]) }, technique.name)), h("p", { className: "claim" }, technique.summary), beside, made, h("p", { className: "soft" }, technique.caution));
   };
   const rest = attribute.slice(count);
   place.append(...attribute.slice(0, count).map(show), rest.length ? h("p", { className: "buttons" }, h("span", { className: "soft" }, "And by "), rest.map((technique) => {

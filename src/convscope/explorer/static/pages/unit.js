@@ -64,7 +64,7 @@ function patches(unit) {
 function optimised(layer, channel, closing) {
   const draws = state.techniques.find((each) => each.family === "synthesize" && !each.pictures && ["layer", "unit"].every((name) => each.options.some((option) => option.name === name)));
   if (!draws) return h("p", { className: "soft" }, "No technique that is installed draws it.");
-  const made = panel(draws, { options: { ...quick(draws), layer, unit: String(channel) }, small: true });
+  const made = panel(draws, { options: { ...quick(draws), layer, unit: String(channel) }, small: true, lazy: true });
   closing.push(made.close);
   return made.element;
 }
