@@ -125,10 +125,15 @@ def optimize(
         loop.restore(resume)
     watcher = _watcher.get()
     for _ in progress.over(range(loop.number, steps), "steps"):
-        step = loop.advance()
+        with progress.undisturbed() as interrupt:
+            step = loop.advance()
+            enough = progress.stepped()
         if watcher is not None:
             watcher(step)
         yield step
+        interrupt.release()
+        if enough:
+            raise progress.Cancelled
         if step.stopped:
             return
 

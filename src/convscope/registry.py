@@ -254,6 +254,7 @@ class Technique(Generic[P, R]):
     def _run(self, *args: Any, **options: Any) -> Any:
         import torch
 
+        from convscope import progress
         from convscope.results import Provenance, settle
 
         taken = self._given(args, options)
@@ -261,10 +262,12 @@ class Technique(Generic[P, R]):
         # Tensors made under inference mode cannot enter autograd later.
         with torch.inference_mode(False), torch.enable_grad():
             arguments = self._arguments(taken)
-            result = self.function(*arguments, **given)
+            with progress.counted() as steps:
+                result = self.function(*arguments, **given)
             provenance = Provenance(
                 technique=self.name, options={name: _noted(value) for name, value in given.items()},
                 layer=result.layer, seed=given.get("seed"), digests=self._digests(given),
+                stopped=None if result.state is None else steps.done,
                 **_about(arguments[0] if self.takes_index or self.takes_network else None),
             )  # fmt: skip
             return _finite(settle(result, provenance))

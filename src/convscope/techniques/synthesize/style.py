@@ -38,11 +38,10 @@ from convscope.techniques.synthesize._run import (
     Every,
     Resume,
     Run,
+    Sitting,
     Steps,
     at_most,
-    collected,
     eight_bit,
-    resumed,
 )
 from convscope.techniques.synthesize._style import (
     RATES,
@@ -54,7 +53,6 @@ from convscope.techniques.synthesize._style import (
     scaled,
     smoothing,
     style_layers,
-    until_stopped,
     weights,
     wide,
 )
@@ -160,7 +158,7 @@ def style(
             and margins. Chosen when a side is above 1024 pixels and the network allows it.
         size: of the longer side.
         every: of how many steps, over all sizes, a picture is kept.
-        resume: a state, for the same options and one photograph.
+        resume: a state, for the same options and photographs.
 
     Returns:
         ``values`` (N, 3, H, W) in [0, 1]; ``originals`` the photographs. ``trace`` is minus the loss above without its
@@ -180,9 +178,7 @@ def style(
     shares = weights(style_weight, len(paintings), "style weights", "paintings")
     cover, notes = covering(network, layers.all, sizes[-1], tile)
     side = style_size or round(style_scale * max(sizes[-1]))
-    state = resumed(resume)
-    if state is not None and len(images) > 1:
-        raise OptionError("a run is resumed with one photograph; give the one that was stopped")
+    sitting = Sitting(resume, every=every)
 
     def one(place: int) -> Run:
         content = images[place : place + 1].to(network.device)
@@ -192,10 +188,10 @@ def style(
             network, sizes, scene.at(side), steps, optimizer, rate or RATES[optimizer], cover,
             lambda at: smoothing(tv, at), parameters, keep_colours == "luminance",
         )  # fmt: skip
-        run = collected(Pyramid(plan, begin, state).steps(), every=every, total=len(sizes) * steps)
+        run = sitting.run(lambda begun: Pyramid(plan, begin, begun).steps(), total=len(sizes) * steps)
         return recoloured(run, content.cpu()) if keep_colours == "luminance" else run
 
-    run = until_stopped(one(place) for place in progress.over(len(images), "photographs"))
+    run = sitting.through(one(place) for place in progress.over(len(images), "photographs"))
     done = len(run.images)
     about = {
         "content_layers": list(layers.alpha),
