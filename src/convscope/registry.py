@@ -136,12 +136,17 @@ class Technique(Generic[P, R]):
         self.name = function.__name__.replace("_", "-")
         self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
         self.quick: Mapping[str, Any] = quick or {}
-        self.example: Mapping[str, Any] = example or {}
+        self._example = example or {}
         self.keeps_size, self.films, self.exact = keeps_size, films, exact
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.function).parameters
+
+    @cached_property
+    def example(self) -> Mapping[str, Any]:
+        """Options of its picture on pages; what takes a moment to make is made when it is asked for."""
+        return {name: value() if callable(value) else value for name, value in self._example.items()}
 
     @cached_property
     def takes_images(self) -> bool:
@@ -299,7 +304,7 @@ def technique(
             the longer side is at most the option ``size`` where there is one. Otherwise the network's own preparation
             crops them.
         example: options of its picture on the demo page and in the gallery, where the defaults take too long or lack
-            something that the technique needs.
+            something that the technique needs; a function gives a value that takes a moment to make.
         films: whether the command takes films as well, whose frames go through it one by one.
         exact: whether it is computed in float32, and says so, also where the network is asked for in bfloat16.
     """

@@ -79,7 +79,7 @@ SCHEDULE = (
         "picture starts from a mean photograph, so its layout and colours are the photographs', not only the network's."
     ),
     quick={"facets": 1, "steps": 4, "target": 0},
-    example={"facets": 1, "steps": 48},
+    example={"facets": 2, "steps": 48},
 )
 def facets(
     network: Network,

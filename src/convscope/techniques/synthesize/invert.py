@@ -60,6 +60,7 @@ Way = Literal["lbfgs", "adam", "sgd"]
         "perhaps only not found, and colours that the layer does not see come from the start."
     ),
     quick={"steps": 2},
+    example={"steps": 60},
 )
 def invert(
     network: Network,

@@ -31,6 +31,7 @@ from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import Picture, Seed, pictures_of, technique
 from convscope.results import Synthesis
+from convscope.techniques.synthesize._art import swirls
 from convscope.techniques.synthesize._colours import luminance, matched, same_spread
 from convscope.techniques.synthesize._gram import Aim, Region, grams_of, shares_of
 from convscope.techniques.synthesize._layers import stages
@@ -77,6 +78,7 @@ Positive = Annotated[float, Field(gt=0)]
         "counts as content is likewise what one layer of this network keeps."
     ),
     quick={"style": torch.rand(3, 40, 32, generator=torch.Generator().manual_seed(5)), "steps": 2},
+    example={"style": swirls, "steps": 40},
 )
 def style(
     network: Network,
