@@ -56,9 +56,13 @@ def test_norms_by_hand() -> None:
     torch.testing.assert_close(AlphaNorm(2.0)(given), 2 * torch.tensor(sixth, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("penalty", [L2(0.5, 0.3), TotalVariation(0.7), TotalVariation(0.7, 1.5), AlphaNorm(0.2)])
+PENALTIES = [L2(0.5, 0.3), TotalVariation(0.7), TotalVariation(0.7, 1.5), AlphaNorm(0.2)]
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
 def test_penalties_differentiate_as_finite_differences_say(penalty: Penalty) -> None:
     assert torch.autograd.gradcheck(penalty, images().requires_grad_())
+    assert {type(each) for each in PENALTIES} == set(Penalty.__subclasses__())
 
 
 def test_pictures_never_mix() -> None:
