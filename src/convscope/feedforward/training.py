@@ -43,18 +43,13 @@ from convscope.long_run import Trained, gone_through, writable
 from convscope.network import Network
 from convscope.objectives import Objective, features, gram
 from convscope.optimize import State, load_state
-from convscope.regularizers import TotalVariation
+from convscope.regularizers import COARSER, SOFT, TotalVariation, as_many, colour_distance, sorted_colours
 from convscope.zoo.options import seeded
 
-SOFT = 1e-5  # added under roots, whose slope at zero is infinite
 KEPT = 512 << 20  # bytes of decoded photographs that are kept for the next time
 SAVED = 250  # steps after which what a broken training goes on from is written
 MARGIN = 8  # pixels that are painted around what is judged; see Training._parts
 HALVES = 3  # style layers, the first ones, that are compared at half size, too
-COARSER = (1, 2, 4, 8, 16)  # how much coarser pictures are whose colours are compared
-#: what colours are projected on: single channels, their sums and differences
-AXES = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1),
-        (1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,20 +143,6 @@ class Photographs:
         if self._bytes < KEPT:
             self._decoded[number], self._bytes = small, self._bytes + small.numel()
         return small
-
-
-def _sorted_colours(images: Tensor, coarser: int) -> Tensor:
-    """(N, axes, n) projections of a coarser picture's colours on :data:`AXES`, in ascending order; of the picture
-    itself every second row and column."""
-    small = images[..., ::2, ::2] if coarser == 1 else F.avg_pool2d(images, coarser)
-    axes = F.normalize(torch.tensor(AXES, dtype=torch.float32), dim=1).to(small)
-    return torch.einsum("ac,nchw->nahw", axes, small).flatten(2).sort(2).values
-
-
-def _as_many(ordered: Tensor, count: int) -> Tensor:
-    """(..., count) of (..., n) sorted numbers, evenly spread."""
-    places = torch.linspace(0, ordered.shape[-1] - 1, count, device=ordered.device).round().long()
-    return ordered[..., places]
 
 
 @dataclass(frozen=True)
@@ -268,7 +249,7 @@ class Training:
     def _colours_of(self, pictures: Sequence[Tensor], coarser: int) -> Tensor:
         """(styles, axes, n): as many as a crop has."""
         count = (self.recipe.size // max(coarser, 2)) ** 2
-        return torch.cat([_as_many(_sorted_colours(picture, coarser), count) for picture in pictures])
+        return torch.cat([as_many(sorted_colours(picture, coarser), count) for picture in pictures])
 
     def advance(self) -> Step:
         """One batch, and one step of Adam."""
@@ -322,8 +303,7 @@ class Training:
         found = []
         for coarser, ordered in self._ordered.items():
             wanted = ordered[styles.to(ordered.device)]
-            apart = (_as_many(_sorted_colours(painted, coarser), wanted.shape[2]) - wanted).square().mean((1, 2))
-            found.append((apart + SOFT).sqrt())
+            found.append(colour_distance(as_many(sorted_colours(painted, coarser), wanted.shape[2]), wanted))
         return self.recipe.colours * torch.stack(found).mean(0)
 
     def _content(self, photographs: Tensor) -> Objective:

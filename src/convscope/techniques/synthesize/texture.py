@@ -11,7 +11,9 @@ by pixel, each copied from where the sample looks as what is known around it; no
 
 Departures of ``gram``: the paper's constants leave its layers orders of magnitude apart, here each counts in shares of
 its target's own size. Its noise is white, and it optimises pixels; here the numbers that are moved are Fourier
-coefficients in decorrelated colours, and a run at half the size comes first. It averages where VGG takes maxima; the
+coefficients in decorrelated colours, and a run at half the size comes first. A second term holds the colours to the
+sample's (:class:`~convscope.regularizers.Colours`; ``colours`` 0 leaves it out), since the first filters of many
+networks are blind to plain areas, which would drift to black and white. It averages where VGG takes maxima; the
 network here stays as it is.
 """
 
@@ -31,6 +33,7 @@ from convscope.errors import ImageError, NetworkError, OptionError
 from convscope.network import Network
 from convscope.optimize import State, Step
 from convscope.registry import Seed, technique
+from convscope.regularizers import Colours, Regularizer
 from convscope.results import Synthesis
 from convscope.techniques.synthesize._gram import Aim, Region, grams_of
 from convscope.techniques.synthesize._layers import stages
@@ -96,7 +99,10 @@ def texture(
     parameters: Annotated[
         Numbers, Field(description="what is moved: Fourier coefficients in decorrelated colours, or the pixels")
     ] = "fourier",
-    tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 0.0,
+    colours: Annotated[
+        float, Field(ge=0, description="weight of how far the colours are from the sample's, fine and coarse")
+    ] = 3.0,
+    tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 2.0,
     optimizer: Annotated[Literal["lbfgs", "adam"], Field(description="how to go down")] = "lbfgs",
     rate: Annotated[
         float | None, Field(gt=0, description="learning rate: 1 of lbfgs, 0.05 of adam if left out")
@@ -124,6 +130,7 @@ def texture(
         layers, layer_weight, strip, centred: of ``gram``. The strip has the layers in the order in which the network
             reaches them.
         window: of ``neighbour``: about the size of the largest regular feature.
+        colours: of ``gram``: weight of the distance of the colours.
         parameters, tv, optimizer, rate, steps, scales: of ``gram``, as in :func:`style`.
         tile: of ``gram``: the result is the same but for rounding, in bounded memory.
         every: of how many steps, over all sizes, a picture is kept.
@@ -157,7 +164,7 @@ def texture(
                 wanted = _Wanted(network, sample[None].to(network.device), dict(zip(names, shares, strict=True)), sides)
                 plan = Plan(
                     network, sizes, wanted.of(chosen, cover, centred), steps, optimizer, rate or RATES[optimizer],
-                    cover, lambda at: smoothing(tv, at), parameters,
+                    cover, partial(wanted.regularizers, tv, colours), parameters,
                 )  # fmt: skip
                 yield sitting.run(partial(_steps_of, plan, begin), total=len(sizes) * steps)
 
@@ -223,11 +230,18 @@ class _Wanted:
         total = sum(self.shares[name] for name in layers)
 
         def aim(size: Size) -> Aim:
-            seen = at_most(self.sample, round(max(self.sample.shape[-2:]) * max(size) / max(self.sides)))
+            seen = self._seen(size)
             beta = {name: self.shares[name] / total for name in layers}
             return Aim(self.network, {}, [Region(self._grams(seen, layers, cover, centred))], {}, beta, centred)
 
         return aim
+
+    def regularizers(self, tv: float, colours: float, size: Size) -> list[Regularizer]:
+        """That the picture is to be smooth, and to have the colours of the sample."""
+        return smoothing(tv, size) + ([Colours(colours, self._seen(size))] if colours else [])
+
+    def _seen(self, size: Size) -> Tensor:
+        return at_most(self.sample, round(max(self.sample.shape[-2:]) * max(size) / max(self.sides)))
 
     def _grams(self, seen: Tensor, layers: Sequence[str], cover: Cover, centred: bool) -> dict[str, Tensor]:
         try:
