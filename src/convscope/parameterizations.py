@@ -139,6 +139,38 @@ class EpsilonBall:
         self.pixels.clamp_(self._low, self._high)
 
 
+class FewPixels:
+    """Given pictures of which at most ``count`` pixels differ, within [0, 1].
+
+    Each step is followed by the projection on both (Croce & Hein 2019, arXiv:1909.05040): every pixel is
+    cut at 0 and 1, and those stay changed whose change, so cut, brings the picture nearest to what the step wanted.
+
+    Args:
+        images: (N, 3, H, W) in [0, 1].
+        count: of pixels.
+    """
+
+    def __init__(self, images: Tensor, count: int) -> None:
+        self.centre = images.detach().to(torch.promote_types(images.dtype, torch.float32))
+        self._count = count
+        self.pixels = self.centre.clone(memory_format=torch.contiguous_format).requires_grad_()
+
+    def parameters(self) -> list[Tensor]:
+        return [self.pixels]
+
+    def images(self) -> Tensor:
+        return self.pixels
+
+    @torch.no_grad()
+    def project(self) -> None:
+        wanted = self.pixels - self.centre
+        change = self.pixels.clamp(0, 1) - self.centre
+        nearer = (wanted.square() - (wanted - change).square()).sum(1).flatten(1)  # (N, H W)
+        best = nearer.topk(min(self._count, nearer.shape[1]), dim=1).indices
+        kept = torch.zeros_like(nearer).scatter_(1, best, 1.0).view(len(wanted), 1, *wanted.shape[2:])
+        self.pixels.copy_(self.centre + kept * change)
+
+
 def check_epsilon(epsilon: float, norm: Norm, numbers: int) -> None:
     """:class:`OptionError` where pictures of so many ``numbers`` cannot be changed by ``epsilon`` and no more."""
     most = 1.0 if norm == "linf" else math.sqrt(numbers)

@@ -49,8 +49,7 @@ class Provenance:
 
     ``photographs`` are the files that it was made of, ``digests`` the SHA-256 of each file, ``loaded`` the options
     with which the command line loaded the network, ``index`` the folder of the index that was asked, and ``defence``
-    what stood in front of the network. ``stopped`` is after how many steps the user stopped the run, where that was
-    before its end.
+    what stood in front of the network.
     """
 
     technique: str
@@ -62,7 +61,6 @@ class Provenance:
     precision: str
     device: str
     photographs: tuple[str, ...] = ()
-    stopped: int | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
     loaded: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -80,7 +78,6 @@ class Result:
         per_picture: whether ``summaries`` has one entry a picture.
         layer: the layer that was used, where there is one.
         notes: sentences that the reader must not miss (a constant map, a class without positive evidence).
-        state: where a run that the user stopped can be taken up again.
         provenance: filled in by the registry.
     """
 
@@ -89,7 +86,6 @@ class Result:
     per_picture: bool = True
     layer: str | None = None
     notes: Sequence[str] = ()
-    state: Mapping[str, Any] | None = None
     provenance: Provenance | None = None
 
     finite: ClassVar[bool] = True  # whether NaN among the values is a fault
@@ -196,8 +192,7 @@ class Heatmap(Result):
     ``values`` is (N, H, W); ``images`` (N, 3, H, W) in [0, 1] are the pictures that it belongs to. ``signed`` says
     whether below zero means something (evidence against), so that zero must look neutral. ``quantity`` names the
     number and its unit; ``titles`` has a line a picture. ``cells`` (N, h, w) is the map at the resolution at which
-    it was computed, where that is coarser than the pictures. ``shared`` puts all maps on one scale, where they are to
-    be compared; otherwise each has its own.
+    it was computed, where that is coarser than the pictures.
     """
 
     images: Tensor
@@ -205,7 +200,6 @@ class Heatmap(Result):
     quantity: str
     titles: Sequence[str] = ()
     cells: Tensor | None = None
-    shared: bool = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         cells = {} if self.cells is None else {"cells": self.cells.float().numpy()}
@@ -309,6 +303,25 @@ class Bias(Table):
     series: Sequence[tuple[str, Sequence[Count]]]
     examples: Tensor | None = None
     example_titles: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement(Table):
+    """People and a network on the same pictures, the network last.
+
+    ``values`` is (participants, 4): the share of right answers with the ends of its interval, and kappa with the
+    network, or of the network itself the mean with people; ``kappa_ends`` (participants, 2) are its interval's ends.
+    ``confusions`` (2, K, K + 1) count people's and the network's answers to the categories ``names``, others last.
+    """
+
+    participants: Sequence[str]
+    names: Sequence[str]
+    confusions: Tensor
+    kappa_ends: Tensor
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        more = {"confusions": self.confusions.numpy(), "categories": np.array(self.names)}
+        return {**super().arrays(), **more, "participants": np.array(self.participants)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,7 +442,8 @@ class Synthesis(Result):
     ``values`` is (N, 3, H, W) in [0, 1], before it is rounded to 8 bits. ``frames`` are pictures on the way there, as
     (step, (N, 3, h, w) uint8), of whatever size they had; the finished ones need not be among them. ``trace``
     (steps, N) is what was maximised, named ``quantity``, at each step. ``originals`` (N, 3, h, w) or (1, 3, h, w) are
-    the photographs that they were made from, shown beside them but not in the picture that is saved.
+    the photographs that they were made from, shown beside them but not in the picture that is saved. ``state`` is
+    where a run that the user stopped can be taken up again.
 
     ``save("x.png")`` writes a single picture at its own size and nothing else, several as a sheet without words;
     ``.gif``, ``.mp4``, and ``.webp`` where there are frames, write the film of how they came about.
@@ -441,6 +455,7 @@ class Synthesis(Result):
     quantity: str = "objective"
     originals: Tensor | None = None
     columns: int | None = None
+    state: Mapping[str, Any] | None = None
 
     def _said(self) -> Sequence[Summary]:
         ends = [self._ends(index) for index in range(len(self.values))]
@@ -521,6 +536,58 @@ class Adversarial(Result):
             if not torch.equal(read_image(target), picture):
                 raise OutputError(f"{target} does not hold the changed picture; is another program writing it?")
         return paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spots(Adversarial):
+    """Pictures of which a few pixels were changed; a view marks them and shows them from near."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch(Result):
+    """A patch that was made to be laid on pictures, and how often it fools.
+
+    ``values`` is (1, 3, h, h) in [0, 1], as an 8-bit file holds it, and ``covered`` (h, h) true where the patch is.
+    ``rates`` and ``controls`` (S, 3) hold, for each of ``shares`` of the picture's area, the success and its interval's
+    ends, of the patch and of an untrained one. ``examples`` (K, 3, H, W) show it in use, with a line under each.
+
+    ``save("x.png")`` writes the sheet; :meth:`write_print` the patch alone, to be printed.
+    """
+
+    finite: ClassVar[bool] = False
+    form: str
+    target: str
+    shares: Sequence[float]
+    rates: Tensor
+    controls: Tensor
+    covered: Tensor
+    examples: Tensor | None = None
+    example_titles: Sequence[str] = ()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        more = {"shares": np.array(self.shares), "rates": self.rates.numpy(), "controls": self.controls.numpy()}
+        return {**super().arrays(), **more, "covered": self.covered.numpy()}
+
+    def write_print(self, path: str | Path, size_cm: float) -> Path:
+        """Write the patch as .png or .pdf that prints ``size_cm`` wide, at 300 dots an inch or more, white around it.
+
+        Raises :class:`OutputError` for another suffix.
+        """
+        from PIL import Image
+
+        path, side = Path(path), self.values.shape[-1]
+        if path.suffix.lower() not in (".png", ".pdf"):
+            raise OutputError(f"{path}: a patch is printed from .png or .pdf; end the name in one")
+        enlarged = side * max(1, math.ceil(size_cm / 2.54 * 300 / side))
+        colours = torch.where(self.covered, self.values[0], 1.0)
+        shown = Image.fromarray(to_uint8(colours)).resize((enlarged, enlarged), Image.Resampling.NEAREST)
+        dots = enlarged / (size_cm / 2.54)
+        options: dict[str, Any] = (
+            {"resolution": dots, "quality": 100} if path.suffix.lower() == ".pdf" else {"dpi": (dots,) * 2}
+        )
+        with atomic_write(path) as temporary:
+            shown.save(temporary, **options)
+        return path
 
 
 def contact_sheet(pictures: np.ndarray, columns: int | None = None) -> Frame:

@@ -19,22 +19,26 @@ from matplotlib.figure import Figure
 from convscope.errors import OutputError
 from convscope.results import (
     Adversarial,
+    Agreement,
     Bias,
     Comparison,
     Curve,
     Embedding,
     Heatmap,
+    Patch,
     Pictures,
     Ranking,
     Regions,
     Result,
     Rows,
     Scatter,
+    Spots,
     Synthesis,
     Table,
 )
 from convscope.views import (
     adversarial,
+    agreement,
     bias,
     comparison,
     curves,
@@ -43,11 +47,13 @@ from convscope.views import (
     heatmaps,
     montage,
     pages,
+    patches,
     plane,
     ranking,
     regions,
     rows,
     scatter,
+    spots,
     synthesis,
     tables,
 )
@@ -93,7 +99,8 @@ def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 for _kind, _view in (
     (Heatmap, heatmaps), (Pictures, montage), (Ranking, ranking), (Table, tables), (Curve, curves), (Scatter, scatter),
     (Bias, bias), (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
-    (Adversarial, adversarial), (Rows, rows), (Embedding, embedding),
+    (Adversarial, adversarial), (Spots, spots), (Agreement, agreement), (Patch, patches), (Rows, rows),
+    (Embedding, embedding),
 ):  # fmt: skip
     figure.register(_kind, _settled(_view.figure))
     html.register(_kind, _view.html)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 
 import numpy as np
 
@@ -40,8 +41,12 @@ def figure(result: Adversarial, theme: Theme = LIGHT) -> Plate:
     return sheet.plate
 
 
+@singledispatch
 def panels(result: Adversarial, index: int) -> list[tuple[str, Pixels]]:
-    """(name, pixels) of the four pictures. Differences lie around mid-grey, a level of change a level of 255."""
+    """(name, pixels) of the four pictures. Differences lie around mid-grey, a level of change a level of 255.
+
+    A kind of result that shows others registers a function for itself.
+    """
     original, changed = result.originals[index], result.values[index]
     change = (changed - original).double().numpy()
     factor = number(result.factor)

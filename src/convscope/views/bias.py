@@ -93,7 +93,7 @@ def _axis(sheet: Sheet, result: Bias, x: int, y: int) -> None:
     at = x + (1 - PEOPLE) * PLOT
     for dash in range(y + TOP, bottom - 6, 14):
         sheet.rectangle(at - 1, dash, 2, 7, theme.soft)
-    sheet.text(at + 10, y + TOP + 18, "people in the paper", size=TINY, colour=theme.soft)
+    sheet.text(at, bottom + 50, "people in the paper", size=TINY, colour=theme.soft, align="center")
 
 
 def _marks(sheet: Sheet, result: Bias, name: str, x: float, middle: float) -> None:

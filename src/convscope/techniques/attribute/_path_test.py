@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from convscope import registry
 from convscope.errors import OptionError, UnknownLayer
-from convscope.images import blurred
 from convscope.network import Network
-from convscope.techniques.attribute._path import baseline_of
+from convscope.techniques.attribute._path import baseline_of, blurred
 
 pytest_plugins = "convscope.techniques.attribute._examples_test"
 

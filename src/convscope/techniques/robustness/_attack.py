@@ -258,11 +258,13 @@ def started(images: Tensor, epsilon: float, norm: Norm, seed: int) -> Tensor:
 # ---- what is said
 
 
-def reported(job: Task, pictures: Tensor, *, epsilon: float, norm: Norm, notes: Sequence[str] = ()) -> Adversarial:
+def reported(
+    job: Task, pictures: Tensor, *, epsilon: float | None = None, norm: Norm | None = None, notes: Sequence[str] = ()
+) -> Adversarial:
     """The result: what the network says about the 8-bit pictures before and after, and how far they are apart."""
     after = logits_of(job.network, pictures)
     found = [_summary(job, index, after[index], pictures[index]) for index in range(len(pictures))]
-    for summary in found:
+    for summary in found if epsilon is not None else []:
         summary["epsilon"], summary["norm"] = epsilon, norm
     return Adversarial(
         values=pictures, summaries=found, originals=job.originals,

@@ -22,6 +22,7 @@ from convscope.errors import ImageError, OptionError, OutputError
 from convscope.images import find_images, fit, read_image, to_uint8, write_image
 from convscope.network import Network
 from convscope.techniques.synthesize.style import style
+from convscope.zoo import load_network
 
 TRIES = 4  # photographs of a class that are looked at for one that is recognised
 
@@ -40,6 +41,7 @@ class Stimulus:
 class Transfer:
     """How the texture is laid on."""
 
+    maker: str
     weight: float
     middle: float
     steps: int
@@ -115,7 +117,8 @@ def made_stimuli(
     }
     notes = [*_missing(shown, "shapes"), *_missing(painted, "textures")]
     pairs = _paired(shown, painted, limit, chance)
-    return [_transferred(network, pair, how) for pair in progress.over(pairs, "pictures")], notes
+    maker = network if how.maker == network.name else load_network(how.maker)
+    return [_transferred(maker, pair, how) for pair in progress.over(pairs, "pictures")], notes
 
 
 def _chosen(pool: dict[str, list[Path]], wanted: Sequence[str], folder: str | Path) -> dict[str, list[Path]]:
@@ -178,10 +181,10 @@ def _paired(
     return pairs
 
 
-def _transferred(network: Network, pair: Pair, how: Transfer) -> Stimulus:
+def _transferred(maker: Network, pair: Pair, how: Transfer) -> Stimulus:
     shape, n, content, texture, m, surface = pair
     made = style(
-        network, content, style=surface, beta=how.weight, steps=how.steps, size=max(content.shape[1:]), seed=how.seed
+        maker, content, style=surface, beta=how.weight, steps=how.steps, size=max(content.shape[1:]), seed=how.seed
     )
     name = f"{_plain(shape)}{n + 1}-{_plain(texture)}{m + 1}.png"
     return Stimulus(read_image(to_uint8(made.values[0])), shape, texture, name)

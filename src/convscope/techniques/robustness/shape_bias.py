@@ -4,9 +4,10 @@ A picture with the shape of a cat and the texture of an elephant is shown. Of th
 those for the shape is the shape bias: people decide so 95.9 times in a hundred, networks trained on ImageNet 17 to 43
 times (the paper's section 3.1).
 
-Departures: texture photographs are cut to their middle, since backgrounds are textures too; and the network itself does
-the transfer, where the paper takes VGG-19. For several networks make the pictures once, ``save`` them, and show them to
-each.
+Departures: texture photographs are cut to their middle, since backgrounds are textures too; and the transfer is by the
+built-in network, where the paper takes VGG-19. Who makes the pictures matters as much as who judges them: the transfer
+moves the maker's own layers, and a maker that judges its own pictures sees little but texture. For several networks
+make the pictures once, ``save`` them, and show them to each.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ from convscope.techniques.robustness._stimuli import (
 )
 
 EXAMPLES = 12
+OWN = (
+    "{} made these pictures itself, until its own layers agreed with the texture, so it is bound to see the texture; "
+    "judge it on pictures that another network made (maker), or on published ones"
+)
 Folder = str | Path | None
 
 
@@ -72,6 +77,9 @@ def shape_bias(
         float, Field(gt=0, le=1, description="share of a texture's photograph that is taken, around its middle")
     ] = 0.6,
     steps: Annotated[int, Field(ge=1, description="steps of the transfer at each size")] = 60,
+    maker: Annotated[
+        str | None, Field(description="network that makes the pictures, as --network names it; builtin if left out")
+    ] = None,
     save: Annotated[Folder, Field(description="folder to write the pictures to, for other networks")] = None,
     beside: Annotated[
         str | Sequence[str] | None,
@@ -92,6 +100,8 @@ def shape_bias(
         shapes, textures: folders of classes, from which pictures are made by ``style``.
         classes, limit: which classes, and how many pictures in all, about as many of each shape.
         weight, middle, steps: of the transfer: ``beta`` of ``style``, the texture's part, and the steps.
+        maker: which network makes them. One that makes its own decides for the texture nearly always, since the
+            transfer goes on until its layers agree with it.
         save: the folder gets one PNG a picture.
         beside: files that ``-o FILE.json`` wrote, or tables of people's answers (see ``humans``) whose picture names
             say both classes.
@@ -106,7 +116,8 @@ def shape_bias(
         ImageError, OptionError for folders without pictures, names that say nothing, classes that the network lacks,
         and a file ``beside`` that is none of this technique.
     """
-    shown, notes = _shown(network, stimuli, shapes, textures, classes, limit, Transfer(weight, middle, steps, seed))
+    how = Transfer(maker or "builtin", weight, middle, steps, seed)
+    shown, notes = _shown(network, stimuli, shapes, textures, classes, limit, how)
     choices = choices_for(network, [name for each in shown for name in (each.shape, each.texture)])
     answers = answers_to(network, choices, shown)
     if save is not None:
@@ -131,7 +142,8 @@ def _shown(
         return given_stimuli(network, stimuli)
     assert shapes is not None
     wanted = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    return made_stimuli(network, shapes, textures or shapes, wanted=wanted, limit=limit, how=how)
+    found, notes = made_stimuli(network, shapes, textures or shapes, wanted=wanted, limit=limit, how=how)
+    return found, [*notes, *([OWN.format(network.name)] if network.name == how.maker else [])]
 
 
 def _result(
@@ -140,7 +152,8 @@ def _result(
 ) -> Bias:  # fmt: skip
     every = [*counts, over_all(counts)]
     values = torch.tensor([[c.shape, c.texture, c.neither] for c in every], dtype=torch.float32)
-    place = [n for n, d in enumerate(decisions) if d.shape != d.texture][:EXAMPLES]
+    conflicts = [n for n, d in enumerate(decisions) if d.shape != d.texture]
+    place = conflicts[:: max(1, len(conflicts) // EXAMPLES)][:EXAMPLES]
     sizes = {tuple(shown[n].picture.shape) for n in place}
     return Bias(
         values=values, columns=("class of the shape", "shape", "texture", "neither", "shape bias", "95 % interval"),

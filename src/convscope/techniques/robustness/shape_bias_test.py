@@ -139,6 +139,12 @@ def test_conflicts_are_made_of_two_folders(network: Network, tmp_path: Path, tra
     root = classes(tmp_path / "photos")
     result = shape_bias(network, shapes=root, limit=6, weight=7.0, steps=3, save=tmp_path / "made")
     assert result.values.tolist() == [[0, 2, 0]] * 3 + [[0, 6, 0]]
+    assert not any("made these pictures itself" in note for note in result.notes)
+    assert any(
+        "made these pictures itself" in note
+        for note in shape_bias(network, shapes=root, maker="colours", limit=3).notes
+    )
+    del transfers[6:]
     assert [(call["beta"], call["steps"], call["size"]) for call in transfers] == [(7.0, 3, 16)] * 6
     names = sorted(path.name for path in (tmp_path / "made").iterdir())
     assert len(names) == 6
@@ -153,7 +159,7 @@ def test_each_shape_and_texture_comes_about_as_often(
     network: Network, tmp_path: Path, transfers: list[dict[str, Any]]
 ) -> None:
     made, _ = _stimuli.made_stimuli(
-        network, classes(tmp_path), tmp_path, wanted=(), limit=7, how=_stimuli.Transfer(1.0, 1.0, 1, 0)
+        network, classes(tmp_path), tmp_path, wanted=(), limit=7, how=_stimuli.Transfer("colours", 1.0, 1.0, 1, 0)
     )
     assert all(each.shape != each.texture for each in made)
     for cue in ("shape", "texture"):
@@ -188,7 +194,9 @@ def test_the_transfer_really_runs(tmp_path: Path) -> None:
     for path in (tmp_path / "made").iterdir():
         content, surface = (read_image(root / part[:-1] / "0.png") for part in path.stem.split("-"))
         content, surface = net.prepare(content), net.prepare(surface)
-        expected = convscope.style(net, content, style=surface, beta=30.0, steps=5, size=64)
+        expected = convscope.style(
+            convscope.load_network("builtin"), content, style=surface, beta=30.0, steps=5, size=64
+        )
         assert torch.equal(read_image(path), read_image(to_uint8(expected.values[0])))
         assert not torch.equal(read_image(path), read_image(to_uint8(content)))
 

@@ -18,10 +18,7 @@ from convscope.techniques.synthesize._run import at_most
 
 Style = Annotated[
     str | Path,
-    Field(
-        description=f"{', '.join(shipped())}, or FILE of `convscope train-style`; FILE:NAME where it holds several",
-        examples=list(shipped()),
-    ),
+    Field(description=f"{', '.join(shipped())}, or FILE of `convscope train-style`; FILE:NAME where it holds several"),
 ]
 Strength = Annotated[
     float, Field(ge=0, le=1, description="share of the painting in the picture, the photograph's rest")
