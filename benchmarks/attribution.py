@@ -1,6 +1,7 @@
 """Gradient methods against the bare passes that they cannot do without, and against captum, in one run.
 
-    python benchmarks/attribution.py            # ResNet-50, VGG-16, SqueezeNet; 224 px; random weights
+    python benchmarks/attribution.py                      # ResNet-50, VGG-16, SqueezeNet; 224 px; random weights
+    python benchmarks/attribution.py --network resnet50   # one of them, into the same file
     python benchmarks/attribution.py --quick
 
 Each measured call is interleaved with its floor, so that a noisy machine is noisy for both; the median of the ratios
@@ -165,17 +166,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "attribution.json")
+    parser.add_argument("--network", action="append", choices=list(SPECS), help="only this one; may be repeated")
+    parser.add_argument("--points", type=int, default=16, help="on a path, and samples of SmoothGrad")
     options = parser.parse_args()
-    size, batch, points, repeats = (64, 1, 4, 3) if options.quick else (224, 4, 24, 6)
-    found = {}
-    for name, layer in SPECS.items():
-        found[name] = measure(name, layer, batch, size, points, repeats)
-        print(name, json.dumps(found[name]), flush=True)
+    size, batch, points, repeats = (64, 1, 4, 3) if options.quick else (224, 4, options.points, 6)
+    known = json.loads(options.output.read_text())["ratios"] if options.output.exists() else {}
+    for name in options.network or SPECS:
+        known[name] = measure(name, SPECS[name], batch, size, points, repeats)
+        print(name, json.dumps(known[name]), flush=True)
     settings = {"size": size, "batch": batch, "points": points, "repeats": repeats,
                 "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
     if not options.quick:
         options.output.parent.mkdir(exist_ok=True)
-        options.output.write_text(json.dumps({"settings": settings, "ratios": found}, indent=2) + "\n")
+        options.output.write_text(json.dumps({"settings": settings, "ratios": known}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

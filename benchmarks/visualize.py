@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "visualize.json")
     options = parser.parse_args()
-    size, steps, repeats = (64, 3, 2) if options.quick else (224, 10, 7)
+    size, steps, repeats = (64, 3, 2) if options.quick else (224, 5, 5)
     layers = dict(list(LAYERS.items())[:1]) if options.quick else LAYERS
     found = {name: measure(name, layer, size, steps, repeats) for name, layer in layers.items()}
     settings = {

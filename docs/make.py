@@ -1,6 +1,7 @@
 """Write the generated pages: a page a technique, the gallery pictures, and the table of networks.
 
-    python docs/make.py            # gallery pictures and technique pages
+    python docs/make.py            # gallery pictures and technique pages; with names, of these techniques only
+    python docs/make.py maps       # all heat maps of one photograph beside each other (minutes)
     python docs/make.py networks   # the table of networks, by running them (minutes)
 
 Everything comes from the registry and from running the code.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ import torch
 import convscope
 from convscope import registry
 from convscope.errors import ConvscopeError
+from convscope.evaluate.sheet import beside, examples
 from convscope.images import read_image
 from convscope.network import Network
 from convscope.registry import Technique
@@ -95,12 +98,22 @@ def index() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def techniques() -> None:
-    """Pages and pictures of every technique that is installed."""
+def maps() -> None:
+    """All heat maps of one photograph, with the verdicts of the randomisation check on all of them."""
+    network = convscope.load_network("builtin")
+    names, paths = zip(*photographs(), strict=True)
+    images = torch.stack([network.prepare(read_image(path)) for path in paths])
+    more = [("saliency", {"rule": "guided"}), ("saliency", {"rule": "deconvnet"})]
+    chosen = [*((m.technique, m.options) for m in examples()), *more]
+    draw(beside(network, images, methods=chosen, names=names), DOCS / "gallery" / "all-maps.webp")
+
+
+def techniques(names: Sequence[str]) -> None:
+    """Pages and pictures of these techniques, or of every one that is installed."""
     network = convscope.load_network("builtin")
     for folder in (DOCS / "gallery", DOCS / "techniques"):
         folder.mkdir(exist_ok=True)
-    for name in registry.discover():
+    for name in names or registry.discover():
         technique = getattr(convscope, name.replace("-", "_"))
         try:
             draw(run(technique, network), DOCS / "gallery" / f"{name}.webp")
@@ -119,5 +132,7 @@ if __name__ == "__main__":
         import runpy
 
         runpy.run_path(str(DOCS / "networks.py"), run_name="__main__")
+    elif sys.argv[1:] == ["maps"]:
+        maps()
     else:
-        techniques()
+        techniques(sys.argv[1:])

@@ -1,16 +1,25 @@
-"""Many pictures in passes of a bounded size: the one place that answers running out of memory."""
+"""Many pictures in passes of a bounded size: the one place that looks after memory.
+
+Running out of it halves the passes. And what passes of ever other shapes have freed is given back: the C library of
+Linux keeps it, in pieces that fit nothing else, so that a process whose tensors take 0.4 GB can grow to 2.5 GB.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import gc
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from convscope.progress import Counter, counting
 
 T = TypeVar("T")
+GROWTH = 640 * 2**20  # bytes by which passes may make the process grow before what they freed is given back
+PAGE = 4096  # bytes; where pages are larger, memory is given back sooner than need be
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -25,10 +34,37 @@ def batched(run: Callable[[slice], T], count: int, size: int, label: str = "pict
     ``label`` is what they are called where progress is told. Raises the error of the last try when not even one
     picture fits.
     """
+    before = resident()
     with counting(label, count) as counter:
         for found in _passes(run, count, size, counter):
             yield found
             counter.done()
+            del found
+            if resident() - before > GROWTH:
+                give_back()
+
+
+def resident() -> int:
+    """Bytes of memory that this process takes; 0 where the system does not say so cheaply."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+@functools.cache
+def _trim() -> Any:
+    """The C library's function that gives freed memory back, of which only glibc has one."""
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):  # no such thing on this system
+        return None
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library holds on to it."""
+    if (trim := _trim()) is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def _passes(run: Callable[[slice], T], count: int, size: int, counter: Counter) -> Iterator[T]:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from convscope import cli, registry
+from convscope import cli, progress, registry
 from convscope.cli import bar, work
 from convscope.images import read_image, read_recipe
 from convscope.report.recipe import flags
@@ -384,6 +384,23 @@ def test_a_heat_map_can_be_made_again_from_anywhere(desk: Desk, monkeypatch: pyt
         assert second["values"].min() < 0
     (desk.folder / "b.jpg").rename(desk.folder / "sub" / "b.jpg")  # beside the picture
     assert desk("rerun", "sub/map.png").status == 0
+
+
+def test_a_stopped_picture_is_made_again_as_it_was_and_goes_on_to_its_end(desk: Desk) -> None:
+    options = ["--target", "green", "--steps", "6", "--size", "16", *desk.common]
+    assert desk("visualize", *options, "-o", "whole.png").status == 0
+    with progress.counted(4):
+        ran = desk("visualize", *options, "-o", "x.png")
+    assert ran.status == 0, ran.err
+    assert "note: stopped after 4 of 6 steps" in ran.err
+    assert "wrote x.state" in ran.err
+    assert (pixels(desk.folder / "x.png") != pixels(desk.folder / "whole.png")).any()
+    again = desk("rerun", "x.png")
+    assert "note: stopped after 4 of 6 steps" in again.err
+    assert "note: x-again.png equals x.png in every pixel" in again.err
+    assert desk("visualize", *options, "--resume", "x.state", "-o", "rest.png").status == 0
+    assert (pixels(desk.folder / "rest.png") == pixels(desk.folder / "whole.png")).all()
+    assert "rest-again.png equals rest.png in every pixel" in desk("rerun", "rest.png").err
 
 
 def test_pictures_keep_their_size_and_are_worked_on_apart(studio: Desk) -> None:

@@ -172,7 +172,16 @@ class Network:
         """
         if self.precision != "auto" or not fast_in_bfloat16(self.device):
             return self
-        made = replace(self, precision="bfloat16")
+        return self._in("bfloat16")
+
+    @cached_property
+    def exact(self) -> Network:
+        """The network for what must be computed in float32, whatever precision was asked for."""
+        return self if self.arithmetic == "float32" else self._in("float32")
+
+    def _in(self, precision: Precision) -> Network:
+        """The same in another precision; what is known of its layers goes with it."""
+        made = replace(self, precision=precision)
         made.__dict__.update({n: self.__dict__[n] for n in ("_outline", "_layers") if n in self.__dict__})
         return made
 

@@ -119,7 +119,7 @@ def each_its_own(objectives: Sequence[Objective]) -> Objective:
     layers = frozenset().union(*(o.layers for o in objectives))
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
-        found = torch.stack([objective(activations).float() for objective in objectives], 1)
+        found = torch.stack([_wide(objective(activations)) for objective in objectives], 1)
         mine = torch.arange(len(objectives), device=found.device).repeat(len(found) // len(objectives))
         return found.gather(1, mine[:, None])[:, 0]
 

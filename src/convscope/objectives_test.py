@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convscope import objectives
 from convscope.backward import gradient
 from convscope.errors import NetworkError, OptionError, UnknownLayer, UnknownTarget
 from convscope.hooks import OUTPUT, observe
@@ -313,14 +315,38 @@ def test_features_and_grams_lose_shares_of_the_targets_size(network: Network) ->
     torch.testing.assert_close(grams(network, {"0": target}, {"0": 0.5})({"0": seen}), torch.stack(by_hand))
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_gradients_of_matching_objectives_equal_finite_differences(network: Network, centred: bool) -> None:
+def of_each_kind(network: Network) -> dict[str, list[Objective]]:
+    """Objectives of layer 0 and of the logits, by the function that makes them."""
+    target = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    classes = torch.tensor([2, 0])
+    return {
+        "class_score": [class_score(network, classes, of) for of in ("score", "probability", "loss")],
+        "mistaken": [mistaken(network, classes, targeted=t, loss=o) for t in (True, False)
+                     for o in ("cross-entropy", "margin")],
+        "unit": [unit(network, "0", Unit(1, (0, 1))), unit(network, "0", Unit(2, None))],
+        "direction": [direction(network, "0", torch.tensor([0.5, -1.0, 2.0]))],
+        "channel": [channel(network, "0", 1)],
+        "parse_objective": [parse_objective(network, "cat - 0.5*0:1 + 0.1*0:all")],
+        "within": [within(network, "0", "all")],
+        "diversity": [diversity(network, "0", 2)],
+        "features": [features({"0": target}, {"0": 0.3})],
+        "grams": [grams(network, {"0": gram(target, centred=c)}, centred=c) for c in (False, True)],
+        "energy": [energy("0")],
+        "each_its_own": [each_its_own([energy("0"), class_score(network, 1)])],
+    }  # fmt: skip
+
+
+def test_every_objective_differentiates_as_finite_differences_say(network: Network) -> None:
     generator = torch.Generator().manual_seed(2)
-    maps = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64, requires_grad=True)
-    target = torch.randn(2, 3, 2, 2, generator=generator, dtype=torch.float64)
-    style = grams(network, {"0": gram(target, centred=centred)}, centred=centred)
-    for objective in (features({"0": target}), style, channel(network, "0", 1), diversity(network, "0", 2)):
-        assert torch.autograd.gradcheck(lambda x, o=objective: o({"0": x}), maps)
+    maps, logits = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 3, 2, 2), (2, 3))
+    )
+    known = of_each_kind(network)
+    public = {n: f for n, f in vars(objectives).items() if inspect.isfunction(f) and not n.startswith("_")}
+    assert known.keys() == {n for n, f in public.items() if inspect.signature(f).return_annotation == "Objective"}
+    for objective in [each for several in known.values() for each in several]:
+        assert torch.autograd.gradcheck(lambda x, y, o=objective: o({"0": x, OUTPUT: y}), (maps, logits))
 
 
 def test_each_picture_has_its_own_objective_in_every_view(network: Network) -> None:

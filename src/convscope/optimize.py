@@ -14,6 +14,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,11 +123,32 @@ def optimize(
     loop = _Loop(network, objective, parameterization, optimizer, rate, regularizers, transforms, view, seed)
     if resume is not None:
         loop.restore(resume)
+    watcher = _watcher.get()
     for _ in progress.over(range(loop.number, steps), "steps"):
-        step = loop.advance()
+        with progress.undisturbed() as interrupt:
+            step = loop.advance()
+            enough = progress.stepped()
+        if watcher is not None:
+            watcher(step)
         yield step
+        interrupt.release()
+        if enough:
+            raise progress.Cancelled
         if step.stopped:
             return
+
+
+_watcher: ContextVar[Callable[[Step], None] | None] = ContextVar("convscope_watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Callable[[Step], None]) -> Iterator[None]:
+    """Show ``watcher`` each step of every run in this block, whichever technique makes it."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 class _Overflow(Exception):

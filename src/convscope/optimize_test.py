@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,27 @@ def test_a_run_taken_up_again_ends_at_the_same_pixels(optimizer: Any, tmp_path: 
     steps = list(optimize(net, class_score(net, 0), pixels(), steps=7, resume=state, **options))
     assert [s.number for s in steps] == [4, 5, 6, 7]
     assert torch.equal(steps[-1].images, whole)
+
+
+def test_an_interrupt_within_a_step_waits_for_its_end() -> None:
+    """Or else the generator of the views would be ahead of the picture."""
+    net = network()
+    whole = last(net, class_score(net, 0), pixels(), steps=4, transforms=ROBUST, view=SIZE)
+    inside = class_score(net, 0)
+    calls = iter(range(9))
+
+    def pressed(activations: Any) -> Tensor:
+        if next(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return inside(activations)
+
+    asked = Objective(inside.layers, pressed, "interrupted")
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(optimize(net, asked, pixels(), steps=4, transforms=ROBUST, view=SIZE))
+    assert [step.number for step in found] == [1, 2]
+    options: dict[str, Any] = {"steps": 4, "transforms": ROBUST, "view": SIZE, "resume": found[-1].state()}
+    assert torch.equal(last(net, class_score(net, 0), pixels(), **options), whole)
 
 
 def test_a_state_of_another_run_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ Engine = Literal["incremental", "full"]
 Box: TypeAlias = tuple[int, int, int, int]
 """Top, left, height, width, in pixels."""
 Places: TypeAlias = NDArray[np.int64]
+Read: TypeAlias = Callable[[Tensor], Tensor]
 
 aten = torch.ops.aten
 MOST_AT_ONCE = 80  # windows a batch: more gains nothing on a CPU, and the memory is better spent on caches
@@ -578,7 +579,8 @@ class _Plan:
         if ref in self.places:
             self.need(ref)
             shape, size, _ = self.graph.nodes[ref.node].outputs[ref.output]
-            self._alive[ref] = math.prod(shape) * size * (1 + self.each * self.places[ref].share)
+            # Maps of several pieces are joined, and stand there twice meanwhile.
+            self._alive[ref] = math.prod(shape) * size * (2 + self.each * self.places[ref].share)
 
     def need(self, ref: _Ref, pads: tuple[int, int, int, int] = (0, 0, 0, 0), fill: float = 0.0) -> _Need:
         """A clean activation that must be there."""
@@ -1095,6 +1097,8 @@ class _Batch:
         if ref not in self.full:
             parts = [piece.whole(ref) for piece in self.pieces]
             self.full[ref] = torch.cat(parts) if len(parts) > 1 else parts[0]
+            for piece in self.pieces:
+                piece.forget(ref)
         return self.full[ref]
 
 
@@ -1222,7 +1226,8 @@ class Outcome:
     """What a network says to the variations of one picture.
 
     Attributes:
-        logits: (K, classes), in the order of the boxes. clean: (classes,), of the picture itself.
+        logits: (K, classes), in the order of the boxes, or what was read off them. clean: (classes,), of the picture
+            itself.
         engine: ``incremental`` or ``full`` passes.
         reason: why full passes, or empty.
         multiply_adds, full_multiply_adds: for all variations, as computed and as full passes would; None where the
@@ -1265,7 +1270,16 @@ class Variations:
         self.network, self.budget, self.incremental = network, budget, incremental
         self._graphs: dict[Any, _Graph | str] = {}
 
-    def of(self, image: Tensor, boxes: Sequence[Box], content: Tensor | Sequence[Tensor], *, each: int = 1) -> Outcome:
+    def of(
+        self,
+        image: Tensor,
+        boxes: Sequence[Box],
+        content: Tensor | Sequence[Tensor],
+        *,
+        each: int = 1,
+        clean: Tensor | None = None,
+        read: Read | None = None,
+    ) -> Outcome:
         """The logits of ``image`` with each box in turn replaced, or so many of them at once.
 
         Args:
@@ -1275,21 +1289,24 @@ class Variations:
                 place is taken; or (3, height, width) for each box, as a sequence or a tensor of four dims.
             each: boxes of one variation, which stand next to each other and are of one size; where they meet, the
                 later one is seen.
+            clean: (classes,) logits of the picture itself, where they are known.
+            read: what is kept of the logits (k, classes) of each batch, as (k, ...); everything if left out.
 
         Raises:
             OptionError: a box that is empty or leaves the picture, or content of another shape.
         """
         picture = _Picture(image, boxes, content, each)
         with torch.no_grad():
-            clean = self.network(image[None])[0]
+            clean = self.network(image[None])[0] if clean is None else clean
+            read = read or (lambda logits: logits)
             graph = self._graph(image)
             if isinstance(graph, str):
-                return Outcome(self._full(picture), clean, "full", graph)
+                return Outcome(self._full(picture, read), clean, "full", graph)
             try:
-                return self._incremental(graph, picture, clean)
+                return self._incremental(graph, picture, clean, read)
             except _Unfollowed as reason:
                 cost = picture.count * sum(map(graph.multiply_adds, graph.work))
-                return Outcome(self._full(picture), clean, "full", str(reason), cost, cost)
+                return Outcome(self._full(picture, read), clean, "full", str(reason), cost, cost)
 
     def _graph(self, image: Tensor) -> _Graph | str:
         """What the network does to pictures of this kind, or why that cannot be said."""
@@ -1300,7 +1317,7 @@ class Variations:
             self._graphs[key] = _followed(self.network, image)
         return self._graphs[key]
 
-    def _incremental(self, graph: _Graph, picture: _Picture, clean: Tensor) -> Outcome:
+    def _incremental(self, graph: _Graph, picture: _Picture, clean: Tensor, read: Read) -> Outcome:
         groups = picture.groups()
         plans = [_Plan(graph, *_spans(group.boxes, picture.image), picture.each) for group in groups]
         cost = sum(plan.multiply_adds * len(group.index) for plan, group in zip(plans, groups, strict=True))
@@ -1309,17 +1326,20 @@ class Variations:
             raise _Unfollowed("almost every activation depends on every box")
         kept, again = _clean(graph, picture.image, set().union(*(plan.needs for plan in plans)))
         _check(again[None], clean[None], "it computes something else in another order")
-        logits = clean.new_empty(picture.count, len(clean))
         order, several = np.concatenate([group.index for group in groups]), False
+        told: Tensor | None = None
         for part, found in self._batches(plans, groups, _Shared(kept), picture):
             if not graph.proven and part.start == 0:
                 self._compare(found, 0, picture, order[part])
             if not graph.proven and part.stop == len(order):
                 self._compare(found, -1, picture, order[part])
             several = several or part.stop - part.start > 1
-            logits[torch.from_numpy(order[part])] = self.network.check_logits(found)
+            said = read(self.network.check_logits(found))
+            told = said.new_empty(len(order), *said.shape[1:]) if told is None else told
+            told[torch.from_numpy(order[part])] = said
+        assert told is not None  # there is at least one box
         graph.proven = graph.proven or several  # of a batch of one, mixed pictures would not show
-        return Outcome(logits, clean, "incremental", "", round(cost), full)
+        return Outcome(told, clean, "incremental", "", round(cost), full)
 
     def _batches(
         self, plans: Sequence[_Plan], groups: Sequence[_Wanted], shared: _Shared, picture: _Picture
@@ -1344,9 +1364,9 @@ class Variations:
         expected = self.network(picture.altered(index[[which]]))
         _check(self.network.check_logits(found)[[which]], expected, "its boxes do not give its scores")
 
-    def _full(self, picture: _Picture) -> Tensor:
+    def _full(self, picture: _Picture, read: Read) -> Tensor:
         def run(part: slice) -> Tensor:
-            return self.network(picture.altered(np.arange(part.start, part.stop)))
+            return read(self.network(picture.altered(np.arange(part.start, part.stop))))
 
         size = min(self.network.at_once(picture.image), self.budget // (picture.image[0].numel() * FULL_PICTURE))
         return torch.cat(list(batched(run, picture.count, max(1, size), "windows")))

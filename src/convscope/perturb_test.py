@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convscope import perturb, winograd
 from convscope.errors import OptionError
@@ -226,6 +228,21 @@ class Late(Branches):
         far = F.avg_pool2d(x, 17, 1, 8)
         near = torch.relu(self.deep(x))
         return self.fc(torch.cat([far, near, near], 1).mean((2, 3)))
+
+
+class Residual(nn.Module):
+    """Blocks of a residual network with batch norms and strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.first, self.second = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 32, 3, 2, 1)
+        self.short, self.fc = nn.Conv2d(16, 32, 1, 2), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.relu(x + self.first(x))
+        return self.fc(F.relu(self.short(x) + self.second(x)).mean((2, 3)))
 
 
 def test_what_needs_whole_maps_may_come_before_what_does_not() -> None:
@@ -484,6 +501,60 @@ def test_the_budget_bounds_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     net, image, boxes = network(Branches()), picture(), everywhere()
     Variations(net, budget=1).of(image, boxes, torch.zeros(3, 1, 1))
     assert seen == [1] * len(boxes)
+
+
+class Meter(TorchDispatchMode):
+    """Bytes of the tensors that are made under it, and the most that lived at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = op(*args, **(kwargs or {}))
+        for made in result if isinstance(result, (list, tuple)) else [result]:
+            if isinstance(made, Tensor):
+                self._add(made.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            weakref.finalize(storage, self._remove, key, size)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+@pytest.mark.parametrize("make", [Branches, Gated, Residual])
+@pytest.mark.usefixtures("local")
+def test_memory_stays_within_the_budget_at_any_number_of_windows(make: Callable[[], nn.Module]) -> None:
+    net, image, budget = network(make().eval(), (36, 36)), picture((36, 36)), 600_000
+    variations = Variations(net, budget=budget)
+    peaks = {}
+    for stride in (36, 2):
+        boxes = everywhere((36, 36), (6, 6), stride)
+        with Meter() as meter:
+            variations.of(image, boxes, torch.zeros(3, 1, 1), read=lambda logits: logits[:, 0])
+        peaks[len(boxes)] = meter.peak
+    one, *_, many = peaks
+    assert many > 200 * one
+    assert peaks[many] < peaks[one] + budget
+
+
+def test_what_is_read_off_the_scores_comes_back_in_the_order_of_the_boxes() -> None:
+    net, image, boxes, fill = network(Branches()), picture(), everywhere(stride=3), torch.zeros(3, 1, 1)
+    whole = perturbed(net, image, boxes, fill).logits
+    for incremental in (True, False):
+        variations = Variations(net, incremental=incremental)
+        found = variations.of(image, boxes, fill, clean=whole[0], read=lambda logits: logits[:, 2] * 3)
+        assert found.clean is not None
+        assert_close(found.logits, whole[:, 2] * 3, rtol=1e-5, atol=1e-5)
 
 
 def test_incremental_can_be_turned_off() -> None:

@@ -13,11 +13,14 @@ costs nothing more. What listens belongs to the context (``contextvars``): to on
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import TypeAlias, TypeVar, overload
 
 T = TypeVar("T")
@@ -156,6 +159,79 @@ class _Run:
         except Cancelled:
             self.listener = _silent  # what is stopped may still tidy up and hand back what it has
             raise
+
+
+# ---- steps of an optimisation
+
+
+@dataclass(eq=False)
+class Steps:
+    """How many steps were ``done`` in a block, of ``most`` at most, and the block around it."""
+
+    most: int | None = None
+    around: Steps | None = None
+    done: int = 0
+
+
+_steps: ContextVar[Steps | None] = ContextVar("convscope_steps", default=None)
+
+
+@contextmanager
+def counted(most: int | None = None) -> Iterator[Steps]:
+    """Count the steps that are done in this block.
+
+    After ``most`` of them :class:`Cancelled` is raised, as if the user had stopped there: that is how a picture of a
+    run that was stopped is made again.
+    """
+    steps = Steps(most, _steps.get())
+    token = _steps.set(steps)
+    try:
+        yield steps
+    finally:
+        _steps.reset(token)
+
+
+def stepped() -> bool:
+    """Said by a loop when a step is done and all is as the next one needs it; whether no more are wanted."""
+    used_up, steps = False, _steps.get()
+    while steps is not None:
+        steps.done += 1
+        used_up = used_up or steps.done == steps.most
+        steps = steps.around
+    return used_up
+
+
+@dataclass
+class Held:
+    """Whether Ctrl-C was ``pressed`` in a block that held it back."""
+
+    pressed: bool = False
+
+    def release(self) -> None:
+        """Interrupt now what was to be interrupted then."""
+        if self.pressed:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def undisturbed() -> Iterator[Held]:
+    """Hold Ctrl-C back in this block, so that no step is left half done; pressed twice it gets through."""
+    held = Held()
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if held.pressed:
+            raise KeyboardInterrupt
+        held.pressed = True
+
+    main = threading.current_thread() is threading.main_thread()  # the one that is interrupted
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield held
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield held
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _listening: ContextVar[_Run | None] = ContextVar("convscope_progress", default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from convscope import progress
 from convscope.batching import batched
-from convscope.progress import Cancelled, Progress, counting, listening, over
+from convscope.progress import Cancelled, Progress, counted, counting, listening, over, stepped, undisturbed
 
 
 class Clock:
@@ -154,6 +155,35 @@ def test_a_listener_stops_it_and_hears_no_more() -> None:
             heard = len(told)
         list(over(10, "steps"))  # tidying up
     assert len(told) == heard
+
+
+def test_steps_are_counted_in_every_block_and_stop_where_they_are_used_up() -> None:
+    with counted() as outer, counted(3) as inner:
+        assert [stepped() for _ in range(4)] == [False, False, True, False]
+    assert (outer.done, inner.done) == (4, 4)
+    with counted(2):
+        stepped()
+        with counted():
+            assert stepped()  # the block around has no more
+    assert not stepped()
+
+
+def test_an_interrupt_waits_for_the_end_of_what_must_not_be_disturbed() -> None:
+    done = []
+    with undisturbed() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of it")
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.release()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):  # pressed again: at once
+            signal.raise_signal(signal.SIGINT)
+    with undisturbed() as interrupt:
+        pass
+    interrupt.release()
 
 
 def test_a_cancel_passes_handlers_of_errors() -> None:

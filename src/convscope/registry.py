@@ -129,18 +129,24 @@ class Technique(Generic[P, R]):
         keeps_size: bool = False,
         films: bool = False,
         example: Mapping[str, Any] | None = None,
+        exact: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = function.__name__.replace("_", "-")
         self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
         self.quick: Mapping[str, Any] = quick or {}
-        self.example: Mapping[str, Any] = example or {}
-        self.keeps_size, self.films = keeps_size, films
+        self._example = example or {}
+        self.keeps_size, self.films, self.exact = keeps_size, films, exact
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.function).parameters
+
+    @cached_property
+    def example(self) -> Mapping[str, Any]:
+        """Options of its picture on pages; what takes a moment to make is made when it is asked for."""
+        return {name: value() if callable(value) else value for name, value in self._example.items()}
 
     @cached_property
     def takes_images(self) -> bool:
@@ -209,6 +215,7 @@ class Technique(Generic[P, R]):
         found: list[Any] = [_opened(given["index"])] if self.takes_index else []
         if self.takes_network:
             network = _loaded(given["network"], pictures)
+            network = network.exact if self.exact else network
             found.append(network.drawing if self.family == "synthesize" else network)
         return found if pictures is None else [*found, pictures]
 
@@ -252,6 +259,7 @@ class Technique(Generic[P, R]):
     def _run(self, *args: Any, **options: Any) -> Any:
         import torch
 
+        from convscope import progress
         from convscope.results import Provenance, settle
 
         taken = self._given(args, options)
@@ -259,10 +267,12 @@ class Technique(Generic[P, R]):
         # Tensors made under inference mode cannot enter autograd later.
         with torch.inference_mode(False), torch.enable_grad():
             arguments = self._arguments(taken)
-            result = self.function(*arguments, **given)
+            with progress.counted() as steps:
+                result = self.function(*arguments, **given)
             provenance = Provenance(
                 technique=self.name, options={name: _noted(value) for name, value in given.items()},
                 layer=result.layer, seed=given.get("seed"), digests=self._digests(given),
+                stopped=None if result.state is None else steps.done,
                 **_about(arguments[0] if self.takes_index or self.takes_network else None),
             )  # fmt: skip
             return _finite(settle(result, provenance))
@@ -279,6 +289,7 @@ def technique(
     keeps_size: bool = False,
     films: bool = False,
     example: Mapping[str, Any] | None = None,
+    exact: bool = False,
 ) -> Callable[[Callable[P, R]], Technique[P, R]]:
     """Register the function below as a technique.
 
@@ -293,12 +304,15 @@ def technique(
             the longer side is at most the option ``size`` where there is one. Otherwise the network's own preparation
             crops them.
         example: options of its picture on the demo page and in the gallery, where the defaults take too long or lack
-            something that the technique needs.
+            something that the technique needs; a function gives a value that takes a moment to make.
         films: whether the command takes films as well, whose frames go through it one by one.
+        exact: whether it is computed in float32, and says so, also where the network is asked for in bfloat16.
     """
     if family not in FAMILIES:
         raise OptionError(f"{family!r} is no family of techniques; those are {', '.join(FAMILIES)}")
-    return lambda function: Technique(function, family, paper, see, caution, order, quick, keeps_size, films, example)
+    return lambda function: Technique(
+        function, family, paper, see, caution, order, quick, keeps_size, films, example, exact
+    )
 
 
 def _loaded(network: Network | nn.Module | str, pictures: Tensor | None) -> Network:

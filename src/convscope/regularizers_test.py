@@ -15,6 +15,7 @@ from convscope.regularizers import (
     CentreBias,
     ClipSmallContribution,
     ClipSmallNorm,
+    Colours,
     Decay,
     Denoise,
     Frame,
@@ -56,14 +57,49 @@ def test_norms_by_hand() -> None:
     torch.testing.assert_close(AlphaNorm(2.0)(given), 2 * torch.tensor(sixth, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("penalty", [L2(0.5, 0.3), TotalVariation(0.7), TotalVariation(0.7, 1.5), AlphaNorm(0.2)])
+OTHER = torch.rand(1, 3, 8, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+PENALTIES = [L2(0.5, 0.3), TotalVariation(0.7), TotalVariation(0.7, 1.5), AlphaNorm(0.2), Colours(0.4, OTHER)]
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
 def test_penalties_differentiate_as_finite_differences_say(penalty: Penalty) -> None:
     assert torch.autograd.gradcheck(penalty, images().requires_grad_())
+    assert {type(each) for each in PENALTIES} == set(Penalty.__subclasses__())
+
+
+def test_colours_are_compared_in_order_on_every_axis_fine_and_coarse() -> None:
+    mine, other = images(1, (8, 8)), OTHER[..., :6]
+    found = []
+    for side in (1, 2, 4):
+        squares = []
+        for axis in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1),
+                     (0, 1, -1), (1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)):  # fmt: skip
+            squares += in_order(mine, other, axis, side)
+        found.append(math.sqrt(sum(squares) / len(squares) + 1e-5))
+    assert float(Colours(2.0, other)(mine)) == pytest.approx(2 * sum(found) / 3, rel=1e-6)
+    shuffled = mine.flatten(2)[..., torch.randperm(64, generator=torch.Generator().manual_seed(0))].view_as(mine)
+    assert float(Colours(1.0, mine)(mine)) == pytest.approx(math.sqrt(1e-5), rel=1e-3)
+    assert float(Colours(1.0, shuffled)(mine)) > 0.01  # coarser ones differ
+
+
+def in_order(mine: Tensor, other: Tensor, axis: tuple[int, int, int], side: int) -> list[float]:
+    """Squared differences of sorted projections of means over squares, of the picture itself every second pixel."""
+    length = math.sqrt(sum(v * v for v in axis))
+    rows = []
+    for picture in (mine[0], other[0]):
+        height, width = picture.shape[1:]
+        step = 2 if side == 1 else side
+        rows.append(sorted(
+            sum(v * float(picture[c, y : y + side, x : x + side].mean()) for c, v in enumerate(axis)) / length
+            for y in range(0, height - side + 1, step) for x in range(0, width - side + 1, step)
+        ))  # fmt: skip
+    last = len(rows[1]) - 1
+    return [(v - rows[1][round(i * last / (len(rows[0]) - 1))]) ** 2 for i, v in enumerate(rows[0])]
 
 
 def test_pictures_never_mix() -> None:
     given = images(3)
-    for penalty in (L2(1.0), TotalVariation(1.0), AlphaNorm(1.0)):
+    for penalty in PENALTIES:
         torch.testing.assert_close(penalty(given)[2:], penalty(given[2:]))
 
 

@@ -49,7 +49,8 @@ class Provenance:
 
     ``photographs`` are the files that it was made of, ``digests`` the SHA-256 of each file, ``loaded`` the options
     with which the command line loaded the network, ``index`` the folder of the index that was asked, and ``defence``
-    what stood in front of the network.
+    what stood in front of the network. ``stopped`` is after how many steps the user stopped the run, where that was
+    before its end.
     """
 
     technique: str
@@ -61,6 +62,7 @@ class Provenance:
     precision: str
     device: str
     photographs: tuple[str, ...] = ()
+    stopped: int | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
     loaded: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Result:
         per_picture: whether ``summaries`` has one entry a picture.
         layer: the layer that was used, where there is one.
         notes: sentences that the reader must not miss (a constant map, a class without positive evidence).
+        state: where a run that the user stopped can be taken up again.
         provenance: filled in by the registry.
     """
 
@@ -86,6 +89,7 @@ class Result:
     per_picture: bool = True
     layer: str | None = None
     notes: Sequence[str] = ()
+    state: Mapping[str, Any] | None = None
     provenance: Provenance | None = None
 
     finite: ClassVar[bool] = True  # whether NaN among the values is a fault
@@ -192,7 +196,8 @@ class Heatmap(Result):
     ``values`` is (N, H, W); ``images`` (N, 3, H, W) in [0, 1] are the pictures that it belongs to. ``signed`` says
     whether below zero means something (evidence against), so that zero must look neutral. ``quantity`` names the
     number and its unit; ``titles`` has a line a picture. ``cells`` (N, h, w) is the map at the resolution at which
-    it was computed, where that is coarser than the pictures.
+    it was computed, where that is coarser than the pictures. ``shared`` puts all maps on one scale, where they are to
+    be compared; otherwise each has its own.
     """
 
     images: Tensor
@@ -200,6 +205,7 @@ class Heatmap(Result):
     quantity: str
     titles: Sequence[str] = ()
     cells: Tensor | None = None
+    shared: bool = False
 
     def arrays(self) -> dict[str, np.ndarray]:
         cells = {} if self.cells is None else {"cells": self.cells.float().numpy()}
@@ -442,8 +448,7 @@ class Synthesis(Result):
     ``values`` is (N, 3, H, W) in [0, 1], before it is rounded to 8 bits. ``frames`` are pictures on the way there, as
     (step, (N, 3, h, w) uint8), of whatever size they had; the finished ones need not be among them. ``trace``
     (steps, N) is what was maximised, named ``quantity``, at each step. ``originals`` (N, 3, h, w) or (1, 3, h, w) are
-    the photographs that they were made from, shown beside them but not in the picture that is saved. ``state`` is
-    where a run that the user stopped can be taken up again.
+    the photographs that they were made from, shown beside them but not in the picture that is saved.
 
     ``save("x.png")`` writes a single picture at its own size and nothing else, several as a sheet without words;
     ``.gif``, ``.mp4``, and ``.webp`` where there are frames, write the film of how they came about.
@@ -455,7 +460,6 @@ class Synthesis(Result):
     quantity: str = "objective"
     originals: Tensor | None = None
     columns: int | None = None
-    state: Mapping[str, Any] | None = None
 
     def _said(self) -> Sequence[Summary]:
         ends = [self._ends(index) for index in range(len(self.values))]

@@ -74,10 +74,9 @@ def parameters(table: Options) -> list[click.Parameter]:
     return [click.Option(list(names), **settings) for names, settings in table.items()]
 
 
-def load(spec: dict[str, Any], seed: int | None) -> Network:
-    """The network that the common options name."""
-    from convscope.zoo import load_network
-
+def arguments(spec: dict[str, Any], seed: int | None) -> dict[str, Any]:
+    """What the common options say, as keywords of ``load_network``."""
+    spec = dict(spec)
     size = spec.pop("input_size", None)
     sides = [int(n) for n in numbers(size, "--input-size")] if size else None
     if sides is not None and len(sides) > 2:
@@ -87,7 +86,14 @@ def load(spec: dict[str, Any], seed: int | None) -> Network:
             spec[name] = numbers(spec[name], f"--{name}")
     if sides:
         spec["input_size"] = (sides[0], sides[-1])
-    return load_network(spec.pop("network"), **spec, seed=seed or 0)
+    return {**spec, "seed": seed or 0}
+
+
+def load(spec: dict[str, Any], seed: int | None) -> Network:
+    """The network that the common options name."""
+    from convscope.zoo import load_network
+
+    return load_network(**arguments(spec, seed))
 
 
 def _click_type(annotation: Any) -> tuple[Any, bool]:

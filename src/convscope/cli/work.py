@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convscope.index import Index
     from convscope.network import Network
     from convscope.registry import Technique
-    from convscope.results import Result, Synthesis
+    from convscope.results import Result
 
 
 def found_photographs(paths: Sequence[Path]) -> list[Path]:
@@ -152,7 +152,7 @@ class Sinks:
     def save(self, result: Result, technique: str, number: int | None) -> None:
         """Write the files of one result; ``number`` it where there are several."""
         from convscope import views
-        from convscope.results import Adversarial, Synthesis
+        from convscope.results import Adversarial
 
         output, raw = self.output, self.raw
         if output is None and not self.as_json and raw is None and views.needs_picture(result):
@@ -166,20 +166,20 @@ class Sinks:
             entry = registry.discover().get(technique)
             if entry is not None and entry.family == "synthesize" and path.suffix != ".json":
                 result.save(path.with_suffix(".json"))  # its recipe
-            if isinstance(result, Synthesis):
-                self._beside(result, path)
+            self._beside(result, path)
 
     def _write(self, result: Result, path: Path, number: int | None) -> Path:
         path = _numbered(path, number)
         self.wrote.append(result.save(path))
         return path
 
-    def _beside(self, result: Synthesis, path: Path) -> None:
+    def _beside(self, result: Result, path: Path) -> None:
         """Of a stopped run what it goes on from; and what is missing for a film."""
         from convscope.animation import FORMATS
         from convscope.optimize import save_state
+        from convscope.results import Synthesis
 
-        if path.suffix in FORMATS and path.suffix != ".webp" and not result.frames:
+        if path.suffix in FORMATS and path.suffix != ".webp" and isinstance(result, Synthesis) and not result.frames:
             self.notes.append(f"{path} holds one picture; --every 10 keeps one of ten steps for a film")
         if result.state is not None:
             save_state(path.with_suffix(".state"), result.state)

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convscope.evaluate.photographs import read_sample as read_sample
+    from convscope.evaluate.sheet import beside as beside
     from convscope.evaluate.together import evaluate as evaluate
     from convscope.evaluate.together import judge as judge
 
-__all__ = ["evaluate", "judge", "read_sample"]
+__all__ = ["beside", "evaluate", "judge", "read_sample"]
 
-_PLACES = {"evaluate": "together", "judge": "together", "read_sample": "photographs"}
+_PLACES = {"beside": "sheet", "evaluate": "together", "judge": "together", "read_sample": "photographs"}
 
 
 def __getattr__(name: str) -> Any:

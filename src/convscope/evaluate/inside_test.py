@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import jaccard_score
@@ -68,3 +69,25 @@ def test_pictures_without_a_mask_are_passed_over(given: Sample) -> None:
     assert len(found["fixed"].values["inside"]) == 5
     with pytest.raises(OptionError, match="give --masks or --boxes"):
         run([], replace(given, masks=None), {})
+
+
+def test_equal_quantus_where_it_measures_the_same() -> None:
+    """Its pointing game has no tolerance, and its rank accuracy is the share of the object that is found."""
+    quantus = pytest.importorskip("quantus")  # not among the tools, since it brings OpenCV with windows
+    generator = torch.Generator().manual_seed(4)
+    heat, masks = torch.rand(6, 12, 10, generator=generator), torch.zeros(6, 12, 10, dtype=torch.bool)
+    for number, mask in enumerate(masks):
+        mask[number : number + 5, 2:6] = True
+        heat[number] += 0.5 * mask * torch.rand(12, 10, generator=generator)
+    given = {
+        "model": None, "x_batch": torch.rand(6, 3, 12, 10).numpy(), "y_batch": np.zeros(6, int),
+        "a_batch": heat[:, None].double().numpy(), "s_batch": masks[:, None].numpy(), "channel_first": True,
+    }  # fmt: skip
+    options = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
+    mass = quantus.RelevanceMassAccuracy(**options)(**given)
+    found = quantus.RelevanceRankAccuracy(**options)(**given)
+    pointed = quantus.PointingGame(**options)(**given)
+    for place, (values, mask) in enumerate(zip(heat, masks, strict=True)):
+        assert positive_share(values, mask) == pytest.approx(float(mass[place]))
+        assert overlap(values, mask) == pytest.approx(float(found[place]) / (2 - float(found[place])))
+        assert points_at(values, mask, 0) == bool(pointed[place])

@@ -68,8 +68,8 @@ def painted(stylist: Stylist, images: Tensor, style: int, *, most: int = MOST) -
     return in_tiles(stylist, images, style, tile=TILE)
 
 
-def _pass(stylist: Stylist, images: Tensor, style: int) -> Tensor:
-    found: Tensor = stylist(images.contiguous(memory_format=torch.channels_last), style)
+def _pass(stylist: Stylist, images: Tensor, style: int, place: tuple[int, int] = (0, 0)) -> Tensor:
+    found: Tensor = stylist(images.contiguous(memory_format=torch.channels_last), style, place)
     return found.contiguous()
 
 
@@ -97,7 +97,7 @@ def _tile(stylist: Stylist, images: Tensor, style: int, rows: slice, columns: sl
     """One tile, painted with the halo around it, which is cut off again."""
     halo = stylist.halo
     top, left = max(0, rows.start - halo), max(0, columns.start - halo)
-    found = _pass(stylist, images[..., top : rows.stop + halo, left : columns.stop + halo], style)
+    found = _pass(stylist, images[..., top : rows.stop + halo, left : columns.stop + halo], style, (top, left))
     return found[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convscope.parameterizations import correlated
+
 STEP = 4  # the sides of the deepest maps are these many times smaller than the picture's
 CONTRAST = 4.0  # spread of [0, 1] becomes about that of a unit normal
 LARGEST = 1024  # channels, blocks and styles that are believed of a file
+WAVES = 32  # of which the grain is made
+WAVELENGTHS = (6.0, 64.0)  # the shortest and the longest, in pixels
 SMALLEST = 16  # pixels; smaller pictures are continued to this size, so that every map can be mirrored at its border
 
 Moments: TypeAlias = tuple[Tensor, Tensor]  # mean and variance of each channel, each (N, C, 1, 1)
@@ -123,22 +128,29 @@ class Stylist(nn.Module):
 
     Departures from Johnson: the first convolution already halves the resolution and the last but one runs at a half,
     which costs a third and shows no difference; maps are enlarged smoothly before a convolution, where a transposed one
-    leaves a checkerboard (Odena et al. 2016); the photograph's own colours, mixed anew for each style, are
-    added before a sigmoid, so that training starts from a pale photograph.
+    leaves a checkerboard (Odena et al. 2016); a fourth input is a faint grain (:func:`grain`), without which a clear
+    sky could only become another clear sky, since the same input has the same output everywhere (Ulyanov et al. 2016
+    give noise for that reason); a picture is the sum of three, at a quarter, a half and the full resolution, in the
+    decorrelated colours of photographs, so that training finds large patches of colour as fast as fine lines; the
+    photograph's own colours, mixed anew for each style, are added before a sigmoid, so that training starts from a pale
+    photograph.
     """
 
     def __init__(self, shape: Shape, names: Sequence[str] = ()) -> None:
         super().__init__()
         self.shape, self.names = shape, tuple(names) or tuple(str(n) for n in range(shape.styles))
         styles, (half, quarter) = shape.styles, shape.widths
-        self.down1 = Layer(styles, 3, half, 7, 2)
+        self.down1 = Layer(styles, 4, half, 7, 2)
         self.down2 = Layer(styles, half, quarter, 3, 2)
         self.blocks = nn.ModuleList(Residual(styles, quarter) for _ in range(shape.blocks))
         self.up1 = Layer(styles, quarter, half, 3)
         self.up2 = Layer(styles, half, shape.fine, 3)
+        self.coarse = Convolution(quarter, 3, 3, bias=True)
+        self.middle = Convolution(half, 3, 3, bias=True)
         self.out = Convolution(shape.fine, 3, 5, bias=True)
         with torch.no_grad():
-            self.out.convolution.weight.mul_(0.3)  # the first pictures are the photographs, pale, but for colours
+            for part in (self.coarse, self.middle, self.out):
+                part.convolution.weight.mul_(0.3)  # the first pictures are the photographs, pale, but for colours
         self.palette = nn.Parameter(torch.eye(3).repeat(styles, 1, 1))
 
     @property
@@ -147,22 +159,51 @@ class Stylist(nn.Module):
         reach = 3 + 2 + STEP * (2 * len(self.blocks) + 2) + STEP + 2 * 2 + 2 + 2
         return -(-reach // STEP) * STEP
 
-    def forward(self, images: Tensor, styles: Tensor | int = 0) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> the same shape and range, painted; ``styles``: (N,) indices, or one for all."""
+    def forward(self, images: Tensor, styles: Tensor | int = 0, place: tuple[int, int] = (0, 0)) -> Tensor:
+        """(N, 3, H, W) in [0, 1] -> the same shape and range, painted.
+
+        ``styles``: (N,) indices, or one for all. ``place``: row and column of the first pixel, where these are parts of
+        a larger picture.
+        """
         height, width = images.shape[-2:]
         chosen = torch.as_tensor(styles, device=images.device).expand(len(images))
-        painted = self._painted(_continued(images), chosen)
+        painted = self._painted(_continued(images), chosen, place)
         return painted[..., :height, :width].to(images.dtype)
 
-    def _painted(self, images: Tensor, styles: Tensor) -> Tensor:
+    def _painted(self, images: Tensor, styles: Tensor, place: tuple[int, int]) -> Tensor:
         """The same for sides that are whole steps."""
         centred = images - 0.5
-        maps = self.down2(self.down1(centred * CONTRAST, styles), styles)
+        faint = grain((images.shape[2], images.shape[3]), place).to(centred).expand(len(images), 1, -1, -1)
+        maps = self.down2(self.down1(torch.cat([centred * CONTRAST, faint], 1), styles), styles)
         for block in self.blocks:
             maps = block(maps, styles)
-        maps = self.up2(self.up1(_doubled(maps), styles), styles)
+        found = _doubled(_doubled(self.coarse(maps)))
+        maps = self.up1(_doubled(maps), styles)
+        found = found + _doubled(self.middle(maps))
+        found = found + self.out(_doubled(self.up2(maps, styles)))
         own = torch.einsum("nij,njhw->nihw", self.palette[styles].to(centred), centred)
-        return torch.sigmoid(self.out(_doubled(maps)).to(own) + own)
+        return torch.sigmoid(correlated(found.to(own)) + own)
+
+
+def grain(size: tuple[int, int], place: tuple[int, int] = (0, 0)) -> Tensor:
+    """(H, W) of smooth noise with unit variance that never repeats, the same at a place whatever is cut out around it.
+
+        sqrt(2 / K) sum over k of cos(u_k row + v_k column + phase_k)
+
+    with K plane waves of random directions and of wavelengths from 6 to 64 pixels.
+    """
+    generator = torch.Generator().manual_seed(0)
+    length, direction, phase = torch.rand(3, WAVES, generator=generator, dtype=torch.float64)
+    longest = math.log(WAVELENGTHS[1] / WAVELENGTHS[0])
+    frequency = 2 * math.pi / (WAVELENGTHS[0] * torch.exp(length * longest))
+    angle = 2 * math.pi * direction
+    rows, columns = (
+        torch.arange(begin, begin + side, dtype=torch.float64) for begin, side in zip(place, size, strict=True)
+    )
+    down = rows[:, None] * (frequency * angle.sin()) + 2 * math.pi * phase
+    right = columns[:, None] * (frequency * angle.cos())
+    found = down.cos() @ right.cos().T - down.sin() @ right.sin().T
+    return (found * math.sqrt(2 / WAVES)).float()
 
 
 def _doubled(maps: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from convscope.feedforward.painting import gathered, held, in_tiles, painted
-from convscope.feedforward.stylist import Convolution, Shape, StyleNorm, Stylist, _doubled
+from convscope.feedforward.stylist import Convolution, Shape, StyleNorm, Stylist, _doubled, grain
 from convscope.zoo.options import seeded
 
 SMALL = Shape(styles=2, widths=(4, 6), blocks=2, fine=4)
@@ -71,15 +71,34 @@ def test_style_norm_equals_the_formula_and_torchs_instance_norm() -> None:
         assert_close(found[n : n + 1], own, rtol=1e-5, atol=1e-5)
 
 
-def test_upsampling_leaves_no_checkerboard() -> None:
+def test_upsampling_leaves_no_checkerboard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halfway points between neighbours, a quarter off each; and a flat picture stays flat, whatever the weights.
 
     A transposed convolution would show its stride.
     """
+    monkeypatch.setattr("convscope.feedforward.stylist.grain", lambda size, place: torch.zeros(size))
     maps = torch.tensor([[0.0, 4.0], [8.0, 12.0]]).view(1, 1, 2, 2)
     assert _doubled(maps)[0, 0].tolist() == [[0, 1, 3, 4], [2, 3, 5, 6], [6, 7, 9, 10], [8, 9, 11, 12]]
     flat = stylist()(torch.full((1, 3, 32, 24), 0.3), 0)
     assert_close(flat, flat[..., :1, :1].expand_as(flat), rtol=0, atol=1e-5)
+
+
+def test_grain_is_a_sum_of_waves_wherever_it_is_cut_out() -> None:
+    whole = grain((400, 300))
+    assert float(whole.mean()) == pytest.approx(0, abs=0.05)
+    assert float(whole.std()) == pytest.approx(1, abs=0.05)
+    assert_close(grain((20, 30), (371, 5)), whole[371:391, 5:35], rtol=0, atol=1e-5)
+    spectrum = torch.fft.rfft2(grain((256, 256)) * torch.hann_window(256)[:, None] * torch.hann_window(256)).abs()
+    rows, columns = torch.fft.fftfreq(256)[:, None], torch.fft.rfftfreq(256)
+    lengths = 1 / (rows.square() + columns.square()).sqrt().clamp(min=1e-9)
+    assert float(spectrum[(lengths > 5) & (lengths < 90)].square().sum() / spectrum.square().sum()) > 0.99
+    shift = min(float((whole[:-s] - whole[s:]).abs().mean()) for s in range(6, 200))
+    assert shift > 0.3  # it does not repeat
+
+
+def test_a_clear_sky_gets_strokes() -> None:
+    painted_sky = stylist()(torch.full((1, 3, 64, 64), 0.6), 0)
+    assert float(painted_sky.std((2, 3)).min()) > 1e-3
 
 
 def test_it_starts_from_the_photograph_with_less_contrast() -> None:
@@ -87,8 +106,9 @@ def test_it_starts_from_the_photograph_with_less_contrast() -> None:
     with seeded(0):
         made = Stylist(SMALL).requires_grad_(False)
     image = drawn(1, 3, 16, 16)
-    made.out.convolution.weight.zero_()
-    made.out.convolution.bias.zero_()
+    for part in (made.coarse, made.middle, made.out):
+        part.convolution.weight.zero_()
+        part.convolution.bias.zero_()
     assert_close(made(image, 0), torch.sigmoid(image - 0.5))
     made.palette[1] = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     centred = image - 0.5
@@ -153,10 +173,10 @@ def test_where_memory_runs_out_it_is_painted_in_tiles(monkeypatch: pytest.Monkey
     monkeypatch.setattr("convscope.feedforward.painting.TILE", 16)
     forward = Stylist.forward
 
-    def bounded(self: Stylist, images: Tensor, styles: Tensor | int = 0) -> Tensor:
+    def bounded(self: Stylist, images: Tensor, styles: Tensor | int = 0, place: tuple[int, int] = (0, 0)) -> Tensor:
         if images.shape[2:] == image.shape[2:]:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return forward(self, images, styles)
+        return forward(self, images, styles, place)
 
     expected = in_tiles(made, image, 0, tile=16)
     monkeypatch.setattr(Stylist, "forward", bounded)

@@ -4,16 +4,26 @@
         step.loss                                # of this batch
     save_stylist("scream.safetensors", step.stylist, step.recipe)
 
-The loss is Johnson et al. (2016), section 3: the distance of the painted picture's features from the photograph's
-(equation 2), of its Gram matrices from the painting's (equation 4), and its total variation, all as
-``convscope.objectives`` and ``convscope.regularizers`` have them.
+The loss is that of Johnson et al. (2016), section 3: the distance of the painted picture's features from the
+photograph's (equation 2), of its Gram matrices from the painting's (equation 4), and its total variation, as
+``convscope.objectives`` and ``convscope.regularizers`` have them, with three departures.
+
+The distance of Gram matrices counts by its root. Squared it goes with the fourth power of a stroke's contrast: flat
+where there are no strokes yet, where a training begins, and steep beyond.
+
+They are compared at full and at half size, so that a ripple of one wavelength that pleases the first layer is not
+enough.
+
+The distribution of colours is compared, at full size and at 2 to 16 times coarser ones: by the sliced Wasserstein
+distance of the pixels (Rabin et al. 2011; Heitz et al. 2021 compare features so). The first filters of many networks
+see edges alone, so that no Gram matrix knows whether a plain sky is blue.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,20 +36,20 @@ from convscope import progress
 from convscope.backward import gradient
 from convscope.errors import ConvscopeError, ImageError, OptionError
 from convscope.feedforward.files import SUFFIX, save_stylist
-from convscope.feedforward.stylist import Shape, Stylist
+from convscope.feedforward.stylist import LARGEST, Shape, Stylist
 from convscope.hooks import observe
 from convscope.images import find_images, read_image, resize
 from convscope.long_run import Trained, gone_through, writable
 from convscope.network import Network
-from convscope.objectives import Objective, features, gram, grams
+from convscope.objectives import Objective, features, gram
 from convscope.optimize import State, load_state
-from convscope.regularizers import TotalVariation
+from convscope.regularizers import COARSER, SOFT, TotalVariation, as_many, colour_distance, sorted_colours
 from convscope.zoo.options import seeded
 
 KEPT = 512 << 20  # bytes of decoded photographs that are kept for the next time
 SAVED = 250  # steps after which what a broken training goes on from is written
 MARGIN = 8  # pixels that are painted around what is judged; see Training._parts
-COARSE = 8  # pixels; shading is compared at so much coarser a resolution
+HALVES = 3  # style layers, the first ones, that are compared at half size, too
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,10 @@ class Recipe:
         rate: Adam's, at the start; it falls along a cosine to nothing.
         style_size: shorter side to which paintings are scaled, in pixels, which decides how large strokes become.
         content, style: weights of the two distances, each in shares of its target's own size and averaged over layers.
-        colours: weight of the distance of the pixels' mean and covariance, to which the filters of many networks are
-            blind.
-        shading: weight of how little light and dark, coarsely, lie where they do in the photograph: 1 - correlation.
+        opening: share of the steps, at the beginning, during which content counts a sixth: strokes that have been
+            learned are easily bent to a photograph, while a stylist that has to keep the photograph learns none.
+        colours: weight of the distance of the pixels' colours, of the range [0, 1].
         variation: weight of the total variation, a pixel.
-        opening: share of the steps over which the weights of content and shading rise from a tenth to all. A stylist
-            that has to please both from the start learns one fine ripple for everything and stays there.
         content_layers, style_layers: of the network that judges.
         seed: of the first weights and of the crops.
         shape: of the weights.
@@ -69,12 +77,11 @@ class Recipe:
     batch: int = 2
     rate: float = 2e-3
     style_size: int = 256
-    content: float = 20.0
-    style: float = 50.0
-    colours: float = 20.0
-    shading: float = 10.0
-    variation: float = 30.0
-    opening: float = 0.5
+    content: float = 6.0
+    opening: float = 0.25
+    style: float = 10.0
+    colours: float = 30.0
+    variation: float = 0.0
     content_layers: tuple[str, ...] = ()
     style_layers: tuple[str, ...] = ()
     seed: int = 0
@@ -84,10 +91,9 @@ class Recipe:
         """As JSON holds it."""
         return asdict(self)
 
-    def weight(self, step: int) -> float:
-        """What content and shading count at a step, counted from 0, in shares of their weights."""
-        opened = step / (self.opening * self.steps) if self.opening else 1.0
-        return 0.1 + 0.9 * min(1.0, opened)
+    def content_at(self, step: int) -> float:
+        """The weight of content at a step, counted from 0."""
+        return self.content / 6 if step < self.opening * self.steps else self.content
 
 
 class Photographs:
@@ -139,18 +145,6 @@ class Photographs:
         return small
 
 
-def _colours_of(images: Tensor) -> Tensor:
-    """(N, 4, 3): the mean of red, green and blue, and below it their covariance."""
-    return torch.cat([images.mean((2, 3))[:, None], gram(images.float(), centred=True)], 1)
-
-
-def _unlike(images: Tensor, others: Tensor) -> Tensor:
-    """(N,): 1 - correlation of two pictures' brightness at a coarser resolution."""
-    rows = [F.avg_pool2d(each.float().mean(1), COARSE).flatten(1) for each in (images, others)]
-    rows = [F.normalize(row - row.mean(1, keepdim=True), dim=1) for row in rows]
-    return 1 - (rows[0] * rows[1]).sum(1)
-
-
 @dataclass(frozen=True)
 class Step:
     """What one step found.
@@ -158,8 +152,7 @@ class Step:
     Attributes:
         number: steps done, from 1.
         loss: of its batch, before the step, averaged over pictures.
-        parts: the same for ``content``, ``style``, ``colours``, ``shading`` and
-            ``variation``, weighted.
+        parts: the same for ``content``, ``style``, ``colours`` and ``variation``, weighted.
     """
 
     number: int
@@ -223,24 +216,40 @@ class Training:
         self._parameters = list(self.stylist.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=recipe.rate)
         self._variation = TotalVariation(recipe.variation / recipe.size**2)
-        self._targets = self._grams_of(paintings)
-        self._pixels = torch.cat([_colours_of(picture[None]) for picture in paintings.values()]).to(network.device)
+        scaled = [[self._scaled(picture, share) for picture in paintings.values()] for share in (1.0, 0.5)]
+        layers = recipe.style_layers
+        self._targets = [
+            self._grams_of(paintings, pictures, chosen)
+            for pictures, chosen in zip(scaled, (layers, layers[:HALVES]), strict=True)
+        ]
+        self._ordered = {coarser: self._colours_of(scaled[0], coarser) for coarser in COARSER}
 
-    def _grams_of(self, paintings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _scaled(self, painting: Tensor, share: float) -> Tensor:
+        """(1, 3, h, w), the shorter side the recipe's, or a share of it."""
+        factor = share * self.recipe.style_size / min(painting.shape[1:])
+        height, width = (max(1, round(side * factor)) for side in painting.shape[1:])
+        return resize(painting, (height, width))[None].to(self.network.device)
+
+    def _grams_of(
+        self, names: Iterable[str], pictures: Sequence[Tensor], layers: Sequence[str]
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Layer name to the paintings' Gram matrices, (styles, C, C)."""
-        found = [self._gram(name, picture) for name, picture in paintings.items()]
-        return {layer: torch.cat([each[layer] for each in found]) for layer in self.recipe.style_layers}
+        found = [self._gram(name, picture, layers) for name, picture in zip(names, pictures, strict=True)]
+        return {layer: torch.cat([each[layer] for each in found]) for layer in layers}
 
-    def _gram(self, name: str, painting: Tensor) -> dict[str, Tensor]:
-        share = self.recipe.style_size / min(painting.shape[1:])
-        height, width = (max(1, round(side * share)) for side in painting.shape[1:])
-        layers = self.recipe.style_layers
+    def _gram(self, name: str, painting: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         try:
             with torch.no_grad():
-                seen = observe(self.network, resize(painting, (height, width))[None], layers)
+                seen = observe(self.network, painting, layers)
                 return {layer: gram(self.network.maps(layer, seen[layer]).float()) for layer in layers}
         except ConvscopeError as error:
+            height, width = painting.shape[2:]
             raise OptionError(f"the painting {name} at {width} x {height} pixels: {error}") from error
+
+    def _colours_of(self, pictures: Sequence[Tensor], coarser: int) -> Tensor:
+        """(styles, axes, n): as many as a crop has."""
+        count = (self.recipe.size // max(coarser, 2)) ** 2
+        return torch.cat([as_many(sorted_colours(picture, coarser), count) for picture in pictures])
 
     def advance(self) -> Step:
         """One batch, and one step of Adam."""
@@ -266,38 +275,45 @@ class Training:
         leave a frame in what is painted, and the strides of its layers a grid.
         """
         with torch.enable_grad(), self._autocast():
-            painted = self.stylist(photographs.contiguous(memory_format=torch.channels_last), styles)
+            corner = tuple(torch.randint(LARGEST, (2,), generator=generator).tolist())  # as if of a larger picture
+            painted = self.stylist(photographs.contiguous(memory_format=torch.channels_last), styles, corner)
         top, left = torch.randint(2 * MARGIN + 1, (2,), generator=generator).tolist()
         window = (..., slice(top, top + self.recipe.size), slice(left, left + self.recipe.size))
         painted, photographs = painted[window], photographs[window]
-        content, style = self._content(photographs), self._style(styles)
-        seen = observe(self.network, painted, content.layers | style.layers)
-        opened = self.recipe.weight(self.number)
-        shading = self.recipe.shading * _unlike(painted, photographs)
+        content = self._content(photographs)
+        found = observe(self.network, painted, content.layers | set(self._targets[0]))
+        halved = observe(self.network, F.avg_pool2d(painted, 2), self._targets[1])
         return {
-            "content": -content(seen) * opened, "style": -style(seen), "colours": self._colours(painted, styles),
-            "shading": shading * opened, "variation": self._variation(painted),
+            "content": -content(found), "style": self._unlike([found, halved], styles),
+            "colours": self._colours(painted.float(), styles), "variation": self._variation(painted),
         }  # fmt: skip
 
+    def _unlike(self, seen: Sequence[Mapping[str, Tensor]], styles: Tensor) -> Tensor:
+        """(N,): roots of the Gram matrices' squared distances, in shares of the painting's, averaged over layers."""
+        found = []
+        for activations, targets in zip(seen, self._targets, strict=True):
+            for layer, target in targets.items():
+                wanted = target[styles.to(target.device)]
+                apart = (gram(self.network.maps(layer, activations[layer]).float()) - wanted).square().sum((1, 2))
+                found.append((apart / wanted.square().sum((1, 2)).clamp(min=1e-12) + SOFT).sqrt())
+        return self.recipe.style * torch.stack(found).mean(0)
+
     def _colours(self, painted: Tensor, styles: Tensor) -> Tensor:
-        """(N,): squared distances of the colours' mean and covariance, each in shares of the painting's own size."""
-        wanted = self._pixels[styles.to(self._pixels.device)]
-        apart = (_colours_of(painted) - wanted).square().sum(2)
-        mean, spread = apart[:, 0], apart[:, 1:].sum(1)
-        sizes = wanted.square().sum(2).clamp(min=1e-12)
-        return self.recipe.colours * (mean / sizes[:, 0] + spread / sizes[:, 1:].sum(1))
+        """(N,): sliced Wasserstein distance from the painting's colours, averaged over resolutions."""
+        found = []
+        for coarser, ordered in self._ordered.items():
+            wanted = ordered[styles.to(ordered.device)]
+            found.append(colour_distance(as_many(sorted_colours(painted, coarser), wanted.shape[2]), wanted))
+        return self.recipe.colours * torch.stack(found).mean(0)
 
     def _content(self, photographs: Tensor) -> Objective:
         """Minus the distance from the photographs' features."""
         layers = self.recipe.content_layers
         with torch.no_grad():
             seen = observe(self.network, photographs, layers)
-        return features({name: seen[name].detach() for name in layers}) * (self.recipe.content / len(layers))
-
-    def _style(self, styles: Tensor) -> Objective:
-        """Minus the distance from the Gram matrices of each picture's own style."""
-        targets = {layer: found[styles.to(found.device)] for layer, found in self._targets.items()}
-        return grams(self.network, targets) * (self.recipe.style / len(targets))
+        return features({name: seen[name].detach() for name in layers}) * (
+            self.recipe.content_at(self.number) / len(layers)
+        )
 
     def _autocast(self) -> Any:
         return torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.network.precision == "bfloat16")
@@ -323,7 +339,7 @@ class Training:
     def _noted(self) -> dict[str, Any]:
         return {
             **self.recipe.noted(), "styles": list(self.stylist.names), "network": self.network.name,
-            "paintings": self._pixels.flatten(1).tolist(), "photographs": len(self.photographs.paths),
+            "paintings": self._ordered[COARSER[-1]].mean(2).tolist(), "photographs": len(self.photographs.paths),
         }  # fmt: skip
 
     def restore(self, state: State) -> None:

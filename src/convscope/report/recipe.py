@@ -21,6 +21,7 @@ from convscope.results import versions
 from convscope.zoo.builtin import FILES as BUILTIN
 
 OUTPUT = "{name}.png"
+FILE = "PICTURE.jpg"  # stands for a picture of one's own
 
 
 # ---- what to type
@@ -46,7 +47,7 @@ def _named(network: Network) -> list[str]:
 def python(technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None) -> str:
     """The lines of Python that give the very pictures of the page."""
     spec, weights = _origin(network)
-    chosen = "".join(f", {name}={value!r}" for name, value in _chosen(technique, options).items())
+    chosen = "".join(f", {name}={_written(value)}" for name, value in _chosen(technique, options).items())
     given = (repr(spec) if spec else "my_module") + (f", weights={weights!r}" if weights and spec else "")
     given += f", defence={str(network.defence)!r}" if network.defence else ""
     loaded = f"network = convscope.load_network({given})"
@@ -75,6 +76,10 @@ def _asked(technique: Technique[..., Any], chosen: str) -> str:
     return "\n".join([*lines, f'convscope.{technique.function.__name__}({taken}{chosen}).save("{technique.name}.png")'])
 
 
+def _written(value: Any) -> str:
+    return repr(FILE if hasattr(value, "detach") else value)
+
+
 def _chosen(technique: Technique[..., Any], options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The options that are not at their defaults."""
     defaults = {option.name: option.default for option in technique.options}
@@ -82,8 +87,10 @@ def _chosen(technique: Technique[..., Any], options: Mapping[str, Any] | None) -
 
 
 def flags(name: str, value: Any) -> list[str]:
-    """An option with its value, as the command line takes it."""
+    """An option with its value, as the command line takes it; a tensor as the file that it would be."""
     flag = f"--{name.replace('_', '-')}"
+    if hasattr(value, "detach"):
+        return [flag, FILE]
     if isinstance(value, bool):
         return [flag] if value else [f"--no-{flag[2:]}"]
     if isinstance(value, (list, tuple)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
@@ -25,6 +26,7 @@ from convscope.extras import require
 from convscope.index import Index, digest_of, open_index
 from convscope.network import Network
 from convscope.progress import counting
+from convscope.scanning import cluster
 from convscope.scanning.chunks import Chunk, Options, Scanner
 from convscope.scanning.pictures import Loader, prefetched
 from convscope.scanning.reducers import State, merged
@@ -86,7 +88,7 @@ def scan(
         NetworkError: the network is no classifier.
     """
     prepared = _network(network)
-    options = _options(prepared, layers, code_layers, patches, gradients, chunk, batch, thumbnail)
+    options = _options(prepared, layers, code_layers, patches, gradients, chunk, batch, thumbnail, engine)
     pictures = open_source(source)
     total = _counted(pictures)
     scanner = Scanner(prepared, options)
@@ -98,7 +100,11 @@ def scan(
         entries = _fresh(pictures, store)
         left = total - store.checkpoint["pictures"]
         loader = Loader(pictures, prepared, options.thumbnail)
-        chunks = _local(scanner, loader, entries, store.checkpoint["pictures"], workers)
+        first = store.checkpoint["pictures"]
+        if engine == "ray":
+            chunks = cluster.chunks(scanner, loader, entries, first, about["loaded"])
+        else:
+            chunks = _local(scanner, loader, entries, first, workers)
         with counting("pictures", max(left, 1)) as counter:
             for each in chunks:
                 counter.turn(len(each.rows))
@@ -120,13 +126,15 @@ def _network(network: Network | nn.Module | str) -> Network:
 
 def _options(
     network: Network, layers: Sequence[str] | None, code_layers: Sequence[str] | None, patches: int, gradients: int,
-    chunk: int, batch: int | None, thumbnail: int,
+    chunk: int, batch: int | None, thumbnail: int, engine: str,
 ) -> Options:  # fmt: skip
     least = {"patches": (patches, 1), "gradients": (gradients, 0), "chunk": (chunk, 1), "thumbnail": (thumbnail, 8)}
     least |= {} if batch is None else {"batch": (batch, 1)}
     for name, (given, low) in least.items():
         if given < low:
             raise OptionError(f"scan: {name} should be at least {low}, not {given}")
+    if engine not in typing.get_args(Engine):
+        raise OptionError(f"scan: engine should be local or ray, not {engine!r}")
     network.classes  # noqa: B018 - refuses what is no classifier
     chosen = tuple(layers if layers is not None else network.convolution_layers)
     codes = tuple(code_layers) if code_layers else (network.code_layer,)

@@ -106,12 +106,13 @@ class Scanner:
         return class_indices(self.network.labels)
 
     def index_of(self, label: str | None) -> int:
-        """The class of a label, -1 where the network has none of that name."""
+        """The class of a label, by name or number; -1 where the network has none of it."""
         if label is None:
             return -1
-        if not self.network.labels and label.isdecimal():
-            return int(label) if int(label) < self.network.classes else -1
-        return self.classes.get(plain(label), -1)
+        found = self.classes.get(plain(label), -1)
+        if found < 0 and label.isdecimal() and int(label) < self.network.classes:
+            return int(label)
+        return found
 
     def scan(self, first: int, pictures: Sequence[Loaded] | Iterable[Loaded]) -> Chunk:
         """The chunk whose first picture has the id ``first``."""

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convscope import registry
+from convscope import progress, registry
 from convscope.errors import ConvscopeError, ImageError
 from convscope.network import Network
+from convscope.optimize import save_state
 from convscope.progress import Cancelled, Progress, listening
 from convscope.results import Result
 
 NAMES = list(registry.discover())
 WITH_IMAGES = [name for name in NAMES if registry.load(name).takes_images]
+MADE = [name for name in NAMES if registry.load(name).family == "synthesize"]
 LABELS = ("ant", "bee", "cat", "dog", "elk")
 
 
@@ -180,6 +182,33 @@ def test_who_listens_can_stop_it_and_the_network_is_as_it_was(name: str) -> None
         stopped = any("stopped" in note for note in run(name, net, pictures()).notes)  # kept what it had
     assert stopped or tellings == 2, "it has loops, but none of them stopped"
     assert state(net.module) == before
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_run_that_was_stopped_goes_on_to_the_same_pixels_and_can_be_repeated(name: str, tmp_path: Path) -> None:
+    technique, state = registry.load(name), tmp_path / "run.state"
+    with progress.counted() as steps:
+        whole = run(name, network(), pictures())
+    assert (steps.done > 0) == ("resume" in {o.name for o in technique.options}), "what has steps can be taken up"
+    for number in range(1, steps.done + 1):
+        half, again = (stopped_after(number, name) for _ in range(2))
+        assert torch.equal(half.values, again.values)
+        assert half.provenance is not None
+        assert half.provenance.stopped == number
+        assert half.state is not None
+        save_state(state, half.state)
+        rest: Result = technique.on(network(), pictures(), **technique.quick, resume=state)
+        assert torch.equal(rest.values, whole.values)
+        assert (rest.summaries, rest.state) == (whole.summaries, None)
+        trace = getattr(whole, "trace", None)
+        assert trace is None or torch.equal(rest.trace, trace)  # type: ignore[attr-defined]
+
+
+def stopped_after(number: int, name: str) -> Result:
+    with progress.counted(number):
+        result = run(name, network(), pictures())
+    assert any("stopped" in note for note in result.notes)
+    return result
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ import numpy as np
 
 from convscope.results import Heatmap
 from convscope.views import embed
-from convscope.views.colour import Scale, overlay, scale_of
+from convscope.views.colour import Array, Scale, overlay, scale_of
 from convscope.views.pixels import Pixels, enlarged, photograph, resized, tiny, to_pixels
 from convscope.views.sheet import MARGIN, Plate, Sheet, blocks, footer, framed, heading, picture_name
 from convscope.views.style import BODY, HEAD, LIGHT, SMALL, Theme, measure, shorten
@@ -52,16 +52,23 @@ class Row:
 
 
 def rows(result: Heatmap, most: int | None = None) -> list[Row]:
-    """The pictures of a heat map, each with a scale of its own."""
+    """The pictures of a heat map, each with a scale of its own, or all on one."""
     count = len(result.values) if most is None else min(most, len(result.values))
-    return [_row(result, index) for index in range(count)]
+    scale = scale_of(_numbers(result, slice(None)), signed=result.signed) if result.shared else None
+    return [_row(result, index, scale) for index in range(count)]
 
 
-def _row(result: Heatmap, index: int) -> Row:
+def _numbers(result: Heatmap, part: int | slice) -> Array:
+    """What a scale is made for: the cells where there are some."""
+    values = result.values if result.cells is None else result.cells
+    return values[part].float().numpy().astype(np.float64)
+
+
+def _row(result: Heatmap, index: int, scale: Scale | None) -> Row:
     values = result.values[index].numpy().astype(np.float64)
     cells = None if result.cells is None else result.cells[index].float().numpy().astype(np.float64)
     photo = to_pixels(result.images[index].float().numpy())
-    scale = scale_of(values if cells is None else cells, signed=result.signed)
+    scale = scale or scale_of(_numbers(result, index), signed=result.signed)
     coarse = cells is not None and cells.size < values.size
     drawn = cells if cells is not None and coarse else values
     return Row(
@@ -142,7 +149,8 @@ def html(result: Heatmap, *, quality: int = embed.QUALITY) -> str:
 
 def html_of(result: Heatmap, drawn: Sequence[Row], quality: int) -> str:
     """The part of a page with these rows."""
-    scale = " Each map has a scale of its own." if len(result.values) > 1 else ""
+    several = " All maps are on one scale." if result.shared else " Each map has a scale of its own."
+    scale = several if len(result.values) > 1 else ""
     layer = f"Layer {result.layer}. " if result.layer else ""
     unit = f'<p class="unit">{embed.escape(f"{layer}Colour: {result.quantity}.{scale}")}</p>'
     figures = "\n".join(_figure(result, index, row, quality) for index, row in enumerate(drawn))

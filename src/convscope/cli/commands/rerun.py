@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def _rerun(picture: Path, photographs: tuple[Path, ...], **given: Any) -> None:
     import convscope
+    from convscope import progress
     from convscope.report import recipe as recipes
 
     assert convscope.classify  # lets results draw themselves
@@ -41,7 +42,8 @@ def _rerun(picture: Path, photographs: tuple[Path, ...], **given: Any) -> None:
         recipe.technique, recipe.options(), recipe.photographs(photographs), recipe.network(given), recipe.seed,
         console, check, recipe.index(),
     )  # fmt: skip
-    do(work, sinks)
+    with progress.counted(recipe.made.get("stopped")):  # where the user stopped it then
+        do(work, sinks)
     for note in [*notes, *recipes.compared(picture, sinks.output)]:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
 

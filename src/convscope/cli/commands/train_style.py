@@ -28,7 +28,7 @@ def _train_style(
     network, console = load(given, told["seed"]), make_console(quiet)
     layers = stages(network)
     told["style_layers"] = told["style_layers"] or tuple(layers)
-    told["content_layers"] = told["content_layers"] or tuple(layers[1:-1] or layers[-1:])
+    told["content_layers"] = told["content_layers"] or tuple(layers[-2:-1] or layers)
     for layer in (*told["style_layers"], *told["content_layers"]):
         network.layer(layer)
     recipe = training.Recipe(**told)
@@ -58,17 +58,16 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "batch": {**COUNT, "default": 2, "help": "Photographs a step."},
     "style_size": {**COUNT, "default": 256, "help": "Shorter side of the paintings, in pixels: how large strokes are."},
-    "content": {**WEIGHT, "default": 20.0, "help": "Weight of the photograph's features."},
-    "style": {**WEIGHT, "default": 50.0, "help": "Weight of the painting's Gram matrices."},
-    "colours": {**WEIGHT, "default": 20.0, "help": "Weight of the mean and the spread of the painting's colours."},
-    "shading": {**WEIGHT, "default": 10.0, "help": "Weight of light and dark where the photograph has them."},
-    "variation": {**WEIGHT, "default": 30.0, "help": "Weight of the total variation; more is smoother."},
+    "content": {**WEIGHT, "default": 6.0, "help": "Weight of the photograph's features."},
     "opening": {
         **WEIGHT,
         "type": click.FloatRange(0, 1),
-        "default": 0.5,
-        "help": "Share of the steps over which content and shading come in.",
+        "default": 0.25,
+        "help": "Share of the steps before content counts in full.",
     },
+    "style": {**WEIGHT, "default": 10.0, "help": "Weight of the painting's Gram matrices."},
+    "colours": {**WEIGHT, "default": 30.0, "help": "Weight of the painting's colours, fine and coarse."},
+    "variation": {**WEIGHT, "default": 0.0, "help": "Weight of the total variation; more is smoother."},
     "rate": {**WEIGHT, "default": 2e-3, "help": "Adam's rate at the start."},
     "content_layers": {"multiple": True, "metavar": "LAYER", "help": "Chosen if left out, as the next."},
     "style_layers": {"multiple": True, "metavar": "LAYER"},

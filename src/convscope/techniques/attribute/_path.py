@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from convscope.backward import PLAIN
 from convscope.batching import batched
 from convscope.hooks import observe
+from convscope.images import blurred
 from convscope.network import Network
 from convscope.objectives import Of, Question
 from convscope.techniques.attribute.saliency import sensitivity
@@ -83,18 +83,6 @@ def baseline_of(network: Network, images: Tensor, kind: Baseline) -> Tensor:
     if kind == "mean":
         return network.mean.to(images).view(1, -1, 1, 1).expand_as(images).clone()
     return blurred(images, BLUR * max(images.shape[-2:]))
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur with standard deviation ``sigma`` in pixels; borders are repeated."""
-    reach = max(1, round(3 * sigma))
-    places = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    weights = torch.exp(-((places / sigma) ** 2) / 2)
-    weights = weights / weights.sum()
-    planes = images.flatten(0, 1)[:, None]
-    planes = F.conv2d(F.pad(planes, (0, 0, reach, reach), mode="replicate"), weights.view(1, 1, -1, 1))
-    planes = F.conv2d(F.pad(planes, (reach, reach, 0, 0), mode="replicate"), weights.view(1, 1, 1, -1))
-    return planes.view_as(images)
 
 
 def with_completeness(said: dict[str, Any], values: Tensor, scores: Tensor, without: Tensor) -> dict[str, Any]:

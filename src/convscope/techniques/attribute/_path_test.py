@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from convscope import registry
 from convscope.errors import OptionError, UnknownLayer
+from convscope.images import blurred
 from convscope.network import Network
-from convscope.techniques.attribute._path import baseline_of, blurred
+from convscope.techniques.attribute._path import baseline_of
 
 pytest_plugins = "convscope.techniques.attribute._examples_test"
 

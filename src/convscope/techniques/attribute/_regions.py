@@ -13,11 +13,11 @@ from skimage.measure import label
 from torch import Tensor
 
 from convscope.errors import OptionError, nearest
+from convscope.images import blurred
 from convscope.network import Network
 from convscope.objectives import Of
 from convscope.registry import Technique, discover, load
 from convscope.results import Heatmap
-from convscope.techniques.attribute._path import blurred
 
 Mask = NDArray[np.bool_]
 Method = Annotated[str, Field(description="technique whose heat map is used, by its command's name")]

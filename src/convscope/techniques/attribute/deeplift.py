@@ -42,6 +42,7 @@ NEAR = 1e-6  # differences below this are too small to divide by
 
 @technique(
     family="attribute",
+    exact=True,
     paper="Shrikumar et al. 2017, arXiv:1704.02685, section 3.5.1",
     see="Warm pixels raise the score by differing from the baseline, cold ones lower it.",
     caution=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,3 +136,10 @@ def test_a_missing_captum_gets_a_sentence(deep: Network, pictures: Tensor, monke
     monkeypatch.setitem(__import__("sys").modules, "captum.attr", None)
     with pytest.raises(MissingExtra, match=r"convscope\[deeplift\]"):
         deeplift(deep, pictures)
+
+
+def test_it_is_computed_in_float32_and_says_so(deep: Network, pictures: Tensor) -> None:
+    found = deeplift(replace(deep, precision="bfloat16"), pictures, target=1)
+    assert found.provenance is not None
+    assert found.provenance.precision == "float32"
+    assert torch.equal(found.values, deeplift(deep, pictures, target=1).values)

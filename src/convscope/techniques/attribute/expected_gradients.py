@@ -20,6 +20,7 @@ from torch import Tensor
 
 from convscope.batching import batched
 from convscope.hooks import observe
+from convscope.images import blurred
 from convscope.network import Network
 from convscope.objectives import Question, ask
 from convscope.progress import over
@@ -30,7 +31,6 @@ from convscope.techniques.attribute._path import (
     OfOption,
     answers,
     asked_for,
-    blurred,
     slopes_at,
     wide,
     with_completeness,

@@ -4,6 +4,10 @@ A pixel belongs to a part when the map there is above ``threshold`` times its la
 largest part, corners touching. The paper does so with CAM and a fifth of the maximum; here the map is that of any
 technique. Maps of single pixels, such as saliency, are blurred first, or their parts would be specks; the values that
 come back are never blurred.
+
+A fifth is also the best for the default, Grad-CAM, on the built-in network: on photographs laid on others the box
+overlaps with the true one by .61 (.50 at a twentieth, .50 at two fifths; `benchmarks/localize.py`). LayerCAM likes the
+same, Grad-CAM++ about a third, and a network whose class fills the picture is boxed nearly whole, as it should be.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ Composite = Literal[
 
 @technique(
     family="attribute",
+    exact=True,
     paper="Bach et al. 2015, doi:10.1371/journal.pone.0130140; Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10",
     see="Warm pixels took part in raising the score, cold ones in lowering it; the first layer's rule smooths them.",
     caution=(

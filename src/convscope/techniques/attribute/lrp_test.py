@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -237,3 +238,12 @@ def test_no_hook_stays_when_a_rule_fails(deep: Network, pictures: Tensor, monkey
     with pytest.raises(NetworkError, match="stop"):
         lrp(deep, pictures)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in deep.module.modules())
+
+
+def test_it_is_computed_in_float32_and_says_so(deep: Network, pictures: Tensor) -> None:
+    found = lrp(replace(deep, precision="bfloat16"), pictures, target=1)
+    expected = lrp(deep, pictures, target=1)
+    assert found.provenance is not None
+    assert found.provenance.precision == "float32"
+    assert torch.equal(found.values, expected.values)
+    assert found.summaries == expected.summaries

@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from convscope.errors import OptionError
 from convscope.hooks import OUTPUT
+from convscope.images import blurred
 from convscope.network import Network
 from convscope.objectives import Question, ask
 from convscope.perturb import Box, Outcome, Variations
@@ -130,14 +130,19 @@ def _occluded(
     """Everything about one picture."""
     image = images[number]
     question = question.of_part(slice(number, number + 1), len(images))
+    with torch.no_grad():
+        logits = question.network(image[None])
+    scores, target = question.scores({OUTPUT: logits})
+    asked = Question(question.network, int(target[0]), question.of)
     grids = [positions(image.shape[-2:], (side, side), (stride, stride)) for side in sides]
     outcomes = [
-        variations.of(image, boxes(grid, (side, side)), filling(image, fill, side, seed))
+        variations.of(
+            image, boxes(grid, (side, side)), filling(image, fill, side, seed), clean=logits[0],
+            read=lambda logits: asked.scores({OUTPUT: logits})[0],
+        )
         for grid, side in zip(grids, sides, strict=True)
-    ]
-    scores, target = question.scores({OUTPUT: outcomes[0].clean[None]})
-    asked = Question(question.network, int(target[0]), question.of)
-    hidden = [asked.scores({OUTPUT: outcome.logits})[0].cpu() for outcome in outcomes]
+    ]  # fmt: skip
+    hidden = [outcome.logits.cpu() for outcome in outcomes]
     clean = scores[0].cpu()
     drops = [(clean - h).view(len(g[0]), len(g[1])) for h, g in zip(hidden, grids, strict=True)]
     maps = [spread(d, g, (s, s), image.shape[-2:]) for d, g, s in zip(drops, grids, sides, strict=True)]
@@ -183,22 +188,11 @@ def filling(image: Tensor, fill: Fill, side: int, seed: int) -> Tensor:
     if fill == "mean":
         return image.mean((1, 2), keepdim=True)
     if fill == "blur":
-        return _blurred(image, side / 2)
+        return blurred(image[None].double(), side / 2)[0].to(image).clamp(0, 1)
     if fill == "noise":
         noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(seed))
         return noise.to(image)
     return torch.full_like(image[:, :1, :1], 0.5 if fill == "grey" else 0.0)
-
-
-def _blurred(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; beyond the border the picture goes on as it ends."""
-    reach = max(1, round(2 * sigma))
-    places = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    kernel = torch.exp(-(places**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).to(device=image.device)
-    padded = F.pad(image[:, None].double(), (reach,) * 4, mode="replicate")
-    blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return blurred[:, 0].to(image).clamp(0, 1)
 
 
 def _summary(

@@ -39,6 +39,7 @@ from convscope import progress
 from convscope.errors import OptionError
 from convscope.extras import require
 from convscope.images import check_images
+from convscope.optimize import State
 from convscope.progress import Cancelled
 
 Order = Literal["layers", "confidence"]
@@ -47,6 +48,37 @@ SIGMA = 1 / 6.4  # of the Gaussian, in windows
 AT_ONCE = 256  # pixels from one look at the clock and the keyboard to the next
 WORTH_THREADS = 20_000  # candidates from which on a wave of pixels is worth several threads
 NOWHERE = -1
+
+
+@dataclass
+class Round:
+    """Where a round is: its pixels, as flat indices in their order, which it has not come to yet, how many of the
+    others it has filled, and the error above which a pixel waits."""
+
+    pixels: NDArray[np.int64]
+    waiting: NDArray[np.bool_]  # by flat index
+    filled: int
+    max_error: float
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.int64], count: int, filled: int, max_error: float) -> Round:
+        """One that goes through these, of ``count`` pixels in all."""
+        waiting = np.zeros(count, bool)
+        waiting[pixels] = True
+        return cls(pixels, waiting, filled, max_error)
+
+    def done(self, tried: NDArray[np.int64], found: int) -> None:
+        """It has come to these, and filled so many of them."""
+        self.waiting[tried] = False
+        self.filled += found
+
+    def state(self, source: Tensor, known: Tensor) -> State:
+        """All that is needed to go on with it."""
+        left = torch.from_numpy(self.pixels[self.waiting[self.pixels]])
+        return {
+            "parameters": [source.clone()], "known": known.clone(), "left": left, "filled": self.filled,
+            "max_error": self.max_error,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +90,13 @@ class NeighbourTexture:
         source: (H, W, 2) int64 row and column in the sample that each pixel was copied from; -1 for pixels that were
             given from elsewhere, and where nothing is known.
         known: (H, W) bool; false somewhere only where the run was stopped.
+        state: where that was, to go on from: ``neighbour_texture(..., resume=state)``.
     """
 
     picture: Tensor
     source: Tensor
     known: Tensor
+    state: State | None = None
 
     @property
     def stopped(self) -> bool:
@@ -81,6 +115,7 @@ def neighbour_texture(
     epsilon: float = EPSILON,
     max_error: float = MAX_ERROR,
     seed: int = 0,
+    resume: State | None = None,
 ) -> NeighbourTexture:
     """A picture of any size with the texture of the sample.
 
@@ -96,6 +131,7 @@ def neighbour_texture(
         epsilon: windows within (1 + epsilon) of the best are drawn from; 0 takes the best ones only.
         max_error: mean squared error above which a pixel waits.
         seed: of the patch's place, of the ties and of the draws.
+        resume: the ``state`` of one that was stopped; the picture ends as if it had never been stopped.
 
     Returns:
         The picture. An interrupt after the first pixels ends it early, with what is there.
@@ -113,7 +149,10 @@ def neighbour_texture(
     else:
         picture, source = _given(sample, size, *start)
     usable = torch.ones(sample.shape[1:], dtype=torch.bool)
-    return _Growth(sample, usable, picture, source, window, epsilon).grown(chance, order, max_error)
+    taken_up = None
+    if resume is not None:
+        picture, source, taken_up = _restored(sample, picture[0], resume)
+    return _Growth(sample, usable, picture, source, window, epsilon).grown(chance, order, max_error, taken_up)
 
 
 def neighbour_fill(
@@ -211,6 +250,19 @@ def _given(sample: Tensor, size: tuple[int, int], picture: Tensor, known: Tensor
     return (check_images(picture)[0].to(sample), known), torch.full(size, NOWHERE)
 
 
+def _restored(sample: Tensor, begun: Tensor, state: State) -> tuple[Begun, Tensor, Round]:
+    """What was grown when the state was taken; OptionError for the state of another run."""
+    (source,) = state["parameters"]
+    places = sample.shape[1] * sample.shape[2]
+    if "left" not in state or source.shape != begun.shape[1:] or int(source.max()) >= places:
+        raise OptionError(
+            "the saved state belongs to another run; give the same sample and the options of then, or leave out "
+            "--resume"
+        )
+    taken_up = Round.of(_array(state["left"]), source.numel(), state["filled"], state["max_error"])
+    return (_copied(sample, source, begun), state["known"]), source, taken_up
+
+
 def _copied(sample: Tensor, source: Tensor, picture: Tensor) -> Tensor:
     """(3, H, W): the sample's pixels where a source is known, else those of the picture."""
     source = source.to(sample.device)
@@ -259,26 +311,28 @@ class _Growth:
         values[:, : height * width] = sample.reshape(len(sample), -1)
         return self._kernels.Source(values.ravel(), barred, width, stride)
 
-    def grown(self, chance: _Chance, order: Order, max_error: float) -> NeighbourTexture:
+    def grown(
+        self, chance: _Chance, order: Order, max_error: float, taken_up: Round | None = None
+    ) -> NeighbourTexture:  # fmt: skip
         """Rounds until all is known, or until it is stopped."""
         keys, draws = _array(chance.keys), _array(chance.draws)
-        started = False
-        left = int((~self._canvas.known).sum())
+        now, started = taken_up, taken_up is not None
         try:
-            with progress.counting("pixels", left) as counter:
-                while left:
-                    pixels = self._planned(order, keys)
-                    filled = 0
-                    for found in self._rounds(pixels, draws, max_error):
-                        started, filled = True, filled + found  # before a listener may stop it
+            with progress.counting("pixels", int((~self._canvas.known).sum())) as counter:
+                while not self._canvas.known.all():
+                    now = now or Round.of(self._planned(order, keys), self._canvas.known.size, 0, max_error)
+                    for found in self._filled(now, draws):
+                        started = True
                         counter.turn(found)
                         counter.done()
-                    left -= filled
-                    max_error *= 1 if filled else GROWTH
+                        if progress.stepped():
+                            raise Cancelled
+                    max_error, now = now.max_error * (1 if now.filled else GROWTH), None
         except (KeyboardInterrupt, Cancelled):
             if not started:
                 raise
-        return self._finished()
+            now = now or Round.of(self._planned(order, keys), self._canvas.known.size, 0, max_error)
+        return self._finished(now)
 
     def _planned(self, order: Order, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """All unknown pixels, in the order in which they are filled if none has to wait."""
@@ -291,8 +345,22 @@ class _Growth:
         confidence = (around + 1) * known.size - 1 - keys.reshape(known.shape)
         return self._kernels.most_confident(np.where(known, -1, confidence), int((~known).sum()), self._half)
 
-    def _rounds(self, pixels: NDArray[np.int64], draws: NDArray[np.float64], max_error: float) -> Iterator[int]:
-        """Fill the pixels in order, a few at a time; how many were filled each time."""
+    def _filled(self, now: Round, draws: NDArray[np.float64]) -> Iterator[int]:
+        """Fill the round's pixels in order, a few at a time; how many were filled each time."""
+        parts = self._parts(now.pixels, draws, now.max_error)
+        while True:
+            with progress.undisturbed() as interrupt:
+                tried, found = next(parts, (None, 0))
+                if tried is None:
+                    return
+                now.done(tried, found)
+            yield found
+            interrupt.release()
+
+    def _parts(
+        self, pixels: NDArray[np.int64], draws: NDArray[np.float64], max_error: float
+    ) -> Iterator[tuple[NDArray[np.int64], int]]:
+        """Pixels that were tried, and how many of them were filled."""
         fill = partial(
             self._kernels.fill, canvas=self._canvas, window=self._window, source=self._source, chances=draws,
             epsilon=float(self._epsilon), max_error=float(max_error),
@@ -302,26 +370,30 @@ class _Growth:
             yield from self._side_by_side(pixels, fill, threads)
         else:
             for begin in range(0, len(pixels), AT_ONCE):
-                yield fill(pixels[begin : begin + AT_ONCE])
+                part = pixels[begin : begin + AT_ONCE]
+                yield part, fill(part)
 
     def _side_by_side(
         self, pixels: NDArray[np.int64], fill: Callable[[NDArray[np.int64]], int], threads: int
-    ) -> Iterator[int]:
+    ) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Wave by wave, each shared out over the threads."""
+        if not len(pixels):
+            return
         waves = self._kernels.waves(pixels, self._canvas.known.shape, self._half)
         by_wave = np.argsort(waves, kind="stable")
         ends = np.cumsum(np.bincount(waves)[1:])
         with ThreadPoolExecutor(threads) as pool:
             for wave in np.split(pixels[by_wave], ends[:-1]):
-                yield sum(pool.map(fill, np.array_split(wave, min(threads, len(wave)))))
+                yield wave, sum(pool.map(fill, np.array_split(wave, min(threads, len(wave)))))
 
-    def _finished(self) -> NeighbourTexture:
+    def _finished(self, now: Round | None) -> NeighbourTexture:
         source = torch.from_numpy(self._canvas.source)
         width = self._sample.shape[2]
         places = torch.stack([source // width, source % width], -1)
         places[source < 0] = NOWHERE
         known = torch.from_numpy(self._canvas.known)
-        return NeighbourTexture(_copied(self._sample, source, self._begun), places, known)
+        state = None if now is None or bool(known.all()) else now.state(source, known)
+        return NeighbourTexture(_copied(self._sample, source, self._begun), places, known, state)
 
 
 def _kernels() -> ModuleType:

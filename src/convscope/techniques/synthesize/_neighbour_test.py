@@ -229,6 +229,29 @@ def test_a_stopped_run_keeps_what_is_there() -> None:
     assert torch.equal(found.picture[:, found.known], whole.picture[:, found.known])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stopped_run_goes_on_to_the_same_picture(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_neighbour, "AT_ONCE", 100)
+    monkeypatch.setattr(_neighbour, "WORTH_THREADS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    sample, options = smooth(14, 14), {"window": 5, "seed": 3, "max_error": 0.004}  # so small that pixels wait
+    with progress.counted() as steps:
+        whole = neighbour_texture(sample, (20, 22), **options)  # type: ignore[arg-type]
+    assert steps.done > 8
+    for number in range(1, steps.done, steps.done // 4):
+        with progress.counted(number):
+            half = neighbour_texture(sample, (20, 22), **options)  # type: ignore[arg-type]
+        assert half.stopped
+        with progress.counted(2):  # stopped again soon afterwards
+            more = neighbour_texture(sample, (20, 22), **options, resume=half.state)  # type: ignore[arg-type]
+        state = more.state or half.state
+        found = neighbour_texture(sample, (20, 22), **options, resume=state)  # type: ignore[arg-type]
+        assert torch.equal(found.source, whole.source)
+        assert torch.equal(found.picture, whole.picture)
+    with pytest.raises(OptionError, match="another run"):
+        neighbour_texture(sample, (20, 23), **options, resume=half.state)  # type: ignore[arg-type]
+
+
 def test_progress_counts_pixels() -> None:
     told: list[progress.Progress] = []
     with progress.listening(told.append):

@@ -21,7 +21,6 @@ from convscope.regularizers import Regularizer, TotalVariation
 from convscope.techniques.synthesize._colours import luminance, matched
 from convscope.techniques.synthesize._gram import Aim, Tiled
 from convscope.techniques.synthesize._lbfgs import LBFGS
-from convscope.techniques.synthesize._run import Run, joined
 from convscope.techniques.synthesize._tiles import Cover, Size, size_of
 
 BEGINNING = 200  # longer side, in pixels, that a run begins at unless it is said otherwise
@@ -46,16 +45,6 @@ def noise(like: Tensor, size: Size, seed: int) -> Tensor:
     """
     found = Fourier(1, size, seed=seed).images().detach().to(like)
     return matched(found[0], like[0])[None].clamp(0, 1)
-
-
-def until_stopped(runs: Iterator[Run]) -> Run:
-    """The runs one after another as one; what the user stops is the last of them, and others are not begun."""
-    found = []
-    for run in runs:
-        found.append(run)
-        if run.state is not None:
-            break
-    return joined(found)
 
 
 # ---- options

@@ -46,7 +46,7 @@ from convscope.registry import Picture, Seed, pictures_of, technique
 from convscope.regularizers import MeanOne
 from convscope.results import Synthesis
 from convscope.techniques.synthesize._layers import stages
-from convscope.techniques.synthesize._run import Every, Resume, Steps, at_most, collected, eight_bit, joined, resumed
+from convscope.techniques.synthesize._run import Every, Resume, Run, Sitting, Steps, at_most, eight_bit
 from convscope.transforms import Roll
 
 SMALLEST = 24  # pixels of the shorter side below which there are no octaves: the network sees nothing there
@@ -104,7 +104,7 @@ def dream(
         size: of the longer side.
         every: of how many steps, over all octaves, a picture is kept.
         seed: of the jitter.
-        resume: a state, for the same options and one picture.
+        resume: a state, for the same options and photographs.
 
     Returns:
         ``values`` (N, 3, H, W) in [0, 1], the dreams; ``originals`` the photographs. ``trace`` is half the mean square
@@ -124,26 +124,30 @@ def dream(
     sizes = octave_sizes((images.shape[-2], images.shape[-1]), octaves, octave_scale)
     objective = _objective(network, names, channel, _guide(network, guide))
     plan = _Plan(network, objective, sizes, steps, rate / 255, jitter, frames, zoom, seed)
-    dreams: list[_Dream] = []
+    sitting = Sitting(resume, every=every)
 
-    def some(part: slice) -> Any:
-        found = _Dream(plan, images[part].to(network.device), resumed(resume))
-        dreams.append(found)
-        return collected(found.steps(), every=every, total=frames * len(sizes) * steps)
+    def some(part: slice) -> Run:
+        part_of = images[part].to(network.device)
+        dreams: list[_Dream] = []
 
-    run = joined(list(batched(some, len(images), network.max_batch)))
-    if frames > 1:
-        run.frames = [
-            (number, torch.cat([dream.finished[i][1] for dream in dreams]))
-            for i, (number, _) in enumerate(dreams[0].finished) if all(len(d.finished) > i for d in dreams)
-        ]  # fmt: skip
+        def steps_from(begun: State | None) -> Iterator[Step]:
+            dreams.append(_Dream(plan, part_of, begun))
+            return dreams[-1].steps()
+
+        run = sitting.run(steps_from, total=frames * len(sizes) * steps)
+        if frames > 1 and dreams:
+            run.frames = dreams[-1].film
+        return run
+
+    run = sitting.through(batched(some, len(images), network.max_batch))
+    done = len(run.images)
     if len(sizes) < octaves:
         run.notes.append(f"{len(sizes)} of {octaves} octaves: the picture is too small for more")
     what = f"{', '.join(names)}{'' if channel is None else f', channel {channel}'}"
     about = {"layers": names, "channel": channel, "octaves": [f"{w}x{h}" for h, w in sizes]}
     return Synthesis(
-        **run.fields(), notes=run.notes, layer=names[-1], originals=images, titles=[what] * len(images),
-        quantity=objective.description, summaries=[about] * len(images),
+        **run.fields(), notes=run.notes, layer=names[-1], originals=images[:done], titles=[what] * done,
+        quantity=objective.description, summaries=[about] * done,
     )  # fmt: skip
 
 
@@ -243,7 +247,7 @@ class _Dream:
         self.plan, self.picture = plan, images
         self.frame, self.octave = 0, 0
         self.detail: Tensor | None = None
-        self.finished: list[tuple[int, Tensor]] = []
+        self.film: list[tuple[int, Tensor]] = []
         self._inner: State | None = None
         if state is not None:
             self._restore(state)
@@ -261,7 +265,7 @@ class _Dream:
                         return
             assert self.detail is not None
             self.picture = (self.picture + self.detail).clamp(0, 1)
-            self.finished.append((self.done(plan.steps), eight_bit(self.picture)))
+            self.film.append((self.done(plan.steps), eight_bit(self.picture)))
             self.picture = enlarged(self.picture, plan.zoom)
             self.detail, self.octave = None, 0
 
@@ -287,7 +291,7 @@ class _Dream:
         """What of a dream an octave's own run does not know."""
         return {
             "frame": self.frame, "octave": self.octave, "picture": self.picture, "detail": self.detail,
-            "finished": list(self.finished),
+            "film": list(self.film),
         }  # fmt: skip
 
     def _restore(self, state: State) -> None:
@@ -297,7 +301,7 @@ class _Dream:
         device = self.picture.device
         self.picture, self.detail = found.to(device), state["detail"]
         self.detail = None if self.detail is None else self.detail.to(device)
-        self.frame, self.octave, self.finished = state["frame"], state["octave"], list(state["finished"])
+        self.frame, self.octave, self.film = state["frame"], state["octave"], list(state["film"])
         self._inner = state
 
 

@@ -61,6 +61,13 @@ def test_the_gradient_of_the_energy_is_the_activation(network: Network) -> None:
     torch.testing.assert_close(found * seen["1"].numel(), seen["1"].detach())
 
 
+def test_its_objectives_differentiate_as_finite_differences_say(network: Network) -> None:
+    generator = torch.Generator().manual_seed(4)
+    maps, features = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((2, 5, 2, 3), (5, 4)))
+    for objective in (mean_energy("1"), guided(network, "1", features)):
+        assert torch.autograd.gradcheck(lambda x, o=objective: o({"1": x}), maps.requires_grad_())
+
+
 def test_steps_of_one_octave_equal_those_by_hand(network: Network) -> None:
     image = expected = picture()
     for roll in moves(3, 5, 4):

@@ -14,8 +14,9 @@ default, of the paper's ten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -33,12 +34,12 @@ from convscope.hooks import OUTPUT, observe
 from convscope.images import fit
 from convscope.network import Network
 from convscope.objectives import class_score
-from convscope.optimize import optimize
+from convscope.optimize import State, Step, optimize
 from convscope.parameterizations import Fourier, Pixels
 from convscope.registry import Layer, Seed, Target, technique
 from convscope.regularizers import Denoise, Frame, MeanOne, Ramp, Regularizer
 from convscope.results import Pictures
-from convscope.techniques.synthesize._run import seen_again
+from convscope.techniques.synthesize._run import Resume, Run, Sitting, seen_again
 from convscope.transforms import Crops, Jitter, Noise, Transform
 
 FEWEST_FOR_TSNE = 20
@@ -78,7 +79,7 @@ SCHEDULE = (
         "picture starts from a mean photograph, so its layout and colours are the photographs', not only the network's."
     ),
     quick={"facets": 1, "steps": 4, "target": 0},
-    example={"facets": 1, "steps": 48},
+    example={"facets": 2, "steps": 48},
 )
 def facets(
     network: Network,
@@ -93,6 +94,7 @@ def facets(
     ] = "clear",
     steps: Annotated[int, Field(ge=4, description="steps of each ascent")] = 128,
     seed: Seed = 0,
+    resume: Resume = None,
 ) -> Pictures:
     """A picture of a class for each kind of photograph that the network finds it in.
 
@@ -105,6 +107,7 @@ def facets(
         schedule: ``published``, shared out over the octaves as the paper's 370 steps; or ``clear``, at twice the size.
         steps: of each ascent.
         seed: of clustering, t-SNE and views.
+        resume: a state, for the same options and photographs.
 
     Returns:
         ``values`` (facets, 3, h, w) in [0, 1], twice as large as the photographs where the schedule is clear; beside
@@ -122,13 +125,16 @@ def facets(
     points = placed(codes, seed)
     groups = clusters(points, facets, seed)
     starts = torch.stack([images[list(group[:MEAN_OF])].float().mean(0) for group in groups])
-    draw = _published if schedule == "published" else _clear
-    passes = batched(
-        lambda part: draw(network, wanted, starts[part].to(network.device), steps, seed),
-        len(starts), max(1, network.max_batch // CROPS), "facets",
+    task, sitting = _Task(network, wanted, steps, seed), Sitting(resume)
+    draw = task.published if schedule == "published" else task.clear
+    run = sitting.through(
+        batched(
+            lambda part: draw(starts[part].to(network.device), sitting),
+            len(starts), max(1, network.max_batch // CROPS), "facets",
+        )
     )  # fmt: skip
-    made = torch.cat(list(passes))
-    return _grid(network, images, groups, made, wanted, where)
+    found = _grid(network, images, groups[: len(run.images)], run.images, wanted, where)
+    return replace(found, notes=run.notes, state=run.state)
 
 
 def _seen(network: Network, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
@@ -174,46 +180,75 @@ def shared_out(schedule: Sequence[Octave], steps: int) -> list[Octave]:
     ]  # fmt: skip
 
 
-def _published(network: Network, target: int, starts: Tensor, steps: int, seed: int) -> Tensor:
-    """(F, 3, H, W): every start through all octaves."""
-    size = (starts.shape[-2], starts.shape[-1])
-    images = starts
-    for octave in progress.over(shared_out(SCHEDULE, steps), "octaves"):
-        images = _octave(network, target, images, octave, size, seed)
-    return F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1).cpu()
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every facet."""
 
+    network: Network
+    target: int
+    steps: int
+    seed: int
 
-def _clear(network: Network, target: int, starts: Tensor, steps: int, seed: int) -> Tensor:
-    """(F, 3, 2 H, 2 W): first what lies in the middle, then all."""
-    size = (starts.shape[-2], starts.shape[-1])
-    images = F.interpolate(starts, scale_factor=2, mode="bicubic", antialias=True).clamp(0, 1)
-    for spread, share in progress.over(((0.05, 0.3), (0.15, 0.7)), "octaves"):
+    def published(self, starts: Tensor, sitting: Sitting) -> Run:
+        """(F, 3, H, W): every start through all octaves."""
+        size = (starts.shape[-2], starts.shape[-1])
+        octaves = shared_out(SCHEDULE, self.steps)
+
+        def octave(images: Tensor, number: int) -> Run:
+            return sitting.run(partial(self._octave, images, octaves[number], size), total=octaves[number].steps)
+
+        run = _in_turn(starts, octave, len(octaves), sitting)
+        return replace(run, images=F.interpolate(run.images, size, mode="bilinear", antialias=True).clamp(0, 1))
+
+    def clear(self, starts: Tensor, sitting: Sitting) -> Run:
+        """(F, 3, 2 H, 2 W): first what lies in the middle, then all."""
+        size = (starts.shape[-2], starts.shape[-1])
+        shares = [(spread, max(1, round(share * self.steps))) for spread, share in ((0.05, 0.3), (0.15, 0.7))]
+
+        def octave(images: Tensor, number: int) -> Run:
+            spread, steps = shares[number]
+            return sitting.run(partial(self._widened, images, spread, steps, size), total=steps)
+
+        images = F.interpolate(starts, scale_factor=2, mode="bicubic", antialias=True).clamp(0, 1)
+        return _in_turn(images, octave, len(shares), sitting)
+
+    def _widened(
+        self, images: Tensor, spread: float, steps: int, size: tuple[int, int], begun: State | None
+    ) -> Iterator[Step]:  # fmt: skip
         transforms: list[Transform] = [Crops(CROPS, 0.5, 0.75, spread, size), Noise(0.08)]
-        moved = Fourier.of(images).to(starts.device)
-        for step in optimize(
-            network, class_score(network, target), moved, steps=max(1, round(share * steps)), transforms=transforms,
-            view=size, seed=seed,
-        ):  # fmt: skip
-            last = step
-        images = last.images.to(starts.device)
-    return images.cpu()
+        return optimize(
+            self.network, class_score(self.network, self.target), Fourier.of(images).to(images.device), steps=steps,
+            transforms=transforms, view=size, seed=self.seed, resume=begun,
+        )  # fmt: skip
+
+    def _octave(self, images: Tensor, octave: Octave, size: tuple[int, int], begun: State | None) -> Iterator[Step]:
+        larger = [round(side * octave.scale) for side in size]
+        if tuple(larger) != images.shape[-2:]:
+            images = F.interpolate(images, larger, mode="bilinear", antialias=True)
+        regularizers: list[Regularizer] = [MeanOne(), Ramp(*octave.rate, octave.steps)]
+        regularizers += [Frame(octave.margin)] if octave.margin else []
+        regularizers += [Denoise(*octave.denoise, octave.steps)]
+        crops: list[Transform] = [Jitter(larger[0] - size[0])] if larger[0] > size[0] else []
+        return optimize(
+            self.network, class_score(self.network, self.target), Pixels(images), steps=octave.steps, optimizer="sgd",
+            rate=1 / 255, regularizers=regularizers, transforms=crops, view=size, seed=self.seed, resume=begun,
+        )  # fmt: skip
 
 
-def _octave(network: Network, target: int, images: Tensor, octave: Octave, size: tuple[int, int], seed: int) -> Tensor:
-    larger = [round(side * octave.scale) for side in size]
-    images = (
-        images if tuple(larger) == images.shape[-2:] else F.interpolate(images, larger, mode="bilinear", antialias=True)
-    )
-    regularizers: list[Regularizer] = [MeanOne(), Ramp(*octave.rate, octave.steps)]
-    regularizers += [Frame(octave.margin)] if octave.margin else []
-    regularizers += [Denoise(*octave.denoise, octave.steps)]
-    crops: list[Transform] = [Jitter(larger[0] - size[0])] if larger[0] > size[0] else []
-    for step in optimize(
-        network, class_score(network, target), Pixels(images), steps=octave.steps, optimizer="sgd", rate=1 / 255,
-        regularizers=regularizers, transforms=crops, view=size, seed=seed,
-    ):  # fmt: skip
-        last = step
-    return last.images
+def _in_turn(images: Tensor, octave: Callable[[Tensor, int], Run], count: int, sitting: Sitting) -> Run:
+    """Every octave from what the one before has made, up to the one that the user stops."""
+    run = None
+    try:
+        for number in progress.over(count, "octaves"):
+            run = octave(images if run is None else run.images.to(images.device), number)
+            if run.state is not None:
+                break
+    except (KeyboardInterrupt, progress.Cancelled):
+        if run is None:
+            raise
+        return sitting.stopped(run, "an octave")
+    assert run is not None
+    return run
 
 
 def _grid(

@@ -21,7 +21,7 @@ momentum begun anew. Pixels are free while they are optimised and clipped at the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
@@ -42,7 +42,7 @@ from convscope.regularizers import AlphaNorm, Penalty, TotalVariation
 from convscope.results import Pictures, Synthesis
 from convscope.techniques.synthesize._layers import codes, stages
 from convscope.techniques.synthesize._lbfgs import LBFGS
-from convscope.techniques.synthesize._run import Every, Resume, Run, Steps, collected, joined, resumed, targets_of
+from convscope.techniques.synthesize._run import Every, Resume, Run, Sitting, Steps, targets_of
 
 SPREAD = 0.27  # rho: how far the pixels of an average photograph are from mid-grey
 RATE = 0.004  # of the published descent, in shares of sigma^2
@@ -60,6 +60,7 @@ Way = Literal["lbfgs", "adam", "sgd"]
         "perhaps only not found, and colours that the layer does not see come from the start."
     ),
     quick={"steps": 2},
+    example={"steps": 60},
 )
 def invert(
     network: Network,
@@ -102,7 +103,7 @@ def invert(
         every: of one layer, of how many steps a picture is kept.
         seed: of the noise to begin with, faint in Fourier coefficients, as strong as a photograph in pixels; all
             pictures and layers begin alike.
-        resume: a state, of one layer and picture.
+        resume: a state, for the same options and pictures.
 
     Returns:
         Of one layer ``values`` (N, 3, H, W) in [0, 1] with ``trace``, minus the first term above; of several ``values``
@@ -111,7 +112,7 @@ def invert(
         of the range [0, 1], and ``objective``, what was minimised.
 
     Raises:
-        UnknownLayer; OptionError for a layer that is silent, or every and resume with several layers.
+        UnknownLayer; OptionError for a layer that is silent, or every with several layers.
     """
     if layer is not None and layers is not None:
         raise OptionError("give a layer for one picture or layers for a strip, not both")
@@ -119,11 +120,11 @@ def invert(
     weight = norm if norm is not None else 0.12 if moved == "pixels" else 0.03
     task = _Task(network, optimizer, moved == "pixels", steps, seed, tv, beta, weight, alpha)
     if layer is not None:
-        return _single(task, images, layer, every, resume)
-    if every or resume is not None:
-        raise OptionError("every and resume belong to the inversion of one layer; name it with layer")
+        return _single(task, images, layer, Sitting(resume, every=every))
+    if every:
+        raise OptionError("every belongs to the inversion of one layer; name it with layer")
     names = [layers] if isinstance(layers, str) else list(layers or [*stages(network), *codes(network)])
-    return _strip(task, images, list(dict.fromkeys(names)))
+    return _strip(task, images, list(dict.fromkeys(names)), Sitting(resume))
 
 
 @dataclass(frozen=True)
@@ -140,28 +141,28 @@ class _Task:
     norm: float
     alpha: float
 
-    def run(self, image: Tensor, layer: str, *, every: int = 0, resume: Any = None) -> tuple[Run, dict[str, Any]]:
-        """The inversion of one picture (1, 3, H, W), and its errors."""
+    def run(self, image: Tensor, layer: str, sitting: Sitting) -> Run:
+        """The inversion of one picture (1, 3, H, W)."""
         self.network.layer(layer)
         targets = targets_of(self.network, image, [layer], lambda _, output: output)
         if not bool(targets[layer].any()):
             raise OptionError(f"layer {layer!r} is zero everywhere for this picture, so nothing is left to invert")
         size = (image.shape[-2], image.shape[-1])
-        run = collected(
-            optimize(
+        return sitting.run(
+            lambda begun: optimize(
                 self.network, features(targets), self.begun(size), steps=self.steps, optimizer=self.optimiser(),
-                rate=self.rate(size), regularizers=self.priors(size), seed=self.seed, resume=resumed(resume),
+                rate=self.rate(size), regularizers=self.priors(size), seed=self.seed, resume=begun,
             ),
-            every=every, total=self.steps,
+            total=self.steps,
         )  # fmt: skip
-        return run, self._errors(run, image, layer)
 
     @cached_property
     def _exact(self) -> Network:
         """The network that errors are measured with: in float32, whatever the picture was made in."""
         return replace(self.network, precision="float32")
 
-    def _errors(self, run: Run, image: Tensor, layer: str) -> dict[str, Any]:
+    def errors(self, run: Run, image: Tensor, layer: str) -> dict[str, Any]:
+        """How far the picture's features and pixels are off."""
         with torch.no_grad():
             found, target = (observe(self._exact, x.to(self.network.device), [layer])[layer].double()
                              for x in (run.images, image))  # fmt: skip
@@ -221,34 +222,33 @@ def noise(size: tuple[int, int], seed: int) -> Tensor:
     return 0.5 + SPREAD * drawn
 
 
-def _single(task: _Task, images: Tensor, layer: str, every: int, resume: Any) -> Synthesis:
-    found = [
-        task.run(image[None], layer, every=every, resume=resume) for image in progress.over(list(images), "pictures")
-    ]
-    run, errors = joined([run for run, _ in found]), [error for _, error in found]
+def _single(task: _Task, images: Tensor, layer: str, sitting: Sitting) -> Synthesis:
+    runs = (task.run(image[None], layer, sitting) for image in progress.over(list(images), "pictures"))
+    run = sitting.through(runs)
+    done = images[: len(run.images)]
+    errors = [task.errors(each, image[None], layer) for each, image in zip(run.apart(), done, strict=True)]
     return Synthesis(
-        **run.fields(), notes=run.notes, layer=layer, originals=images, quantity="minus squared feature error",
+        **run.fields(), notes=run.notes, layer=layer, originals=done, quantity="minus squared feature error",
         titles=[f"{layer}: {_said(error)}" for error in errors], summaries=[{"errors": [error]} for error in errors],
     )  # fmt: skip
 
 
-def _strip(task: _Task, images: Tensor, names: Sequence[str]) -> Pictures:
+def _strip(task: _Task, images: Tensor, names: Sequence[str], sitting: Sitting) -> Pictures:
     for name in names:
         task.network.layer(name)
-    columns: list[list[tuple[Run, dict[str, Any]]]] = []
-    for name in progress.over(names, "layers"):
-        columns.append([])
-        for image in progress.over(list(images), "pictures"):
-            columns[-1].append(task.run(image[None], name))
-            if columns[-1][-1][0].state is not None:
-                break
-        if columns[-1][-1][0].state is not None:  # stopped by the user
-            break
-    whole = [column for column in columns if len(column) == len(images)]
-    if not whole:
-        raise KeyboardInterrupt
-    notes = list(dict.fromkeys(note for column in columns for run, _ in column for note in run.notes))
-    return replace(_drawn(images, whole), notes=notes)
+    found: list[tuple[Run, dict[str, Any]]] = []
+
+    def runs() -> Iterator[Run]:
+        for name in progress.over(names, "layers"):
+            for image in progress.over(list(images), "pictures"):
+                run = task.run(image[None], name, sitting)
+                found.append((run, task.errors(run, image[None], name)))
+                yield run
+
+    whole = sitting.through(runs())
+    rows = len(images) if len(found) >= len(images) else len(found)  # stopped in the first layer: the pictures so far
+    columns = [found[begin : begin + rows] for begin in range(0, len(found) - rows + 1, len(images))]
+    return replace(_drawn(images[:rows], columns), notes=whole.notes, state=whole.state)
 
 
 def _drawn(images: Tensor, columns: Sequence[Sequence[tuple[Run, dict[str, Any]]]]) -> Pictures:

@@ -182,11 +182,18 @@ def test_a_stopped_inversion_goes_on_to_the_same_pixels(network: Network, tmp_pa
     assert torch.equal(rest.values, whole.values)
 
 
-def test_a_stopped_strip_keeps_what_it_has(network: Network) -> None:
+def test_a_stopped_strip_keeps_what_it_has_and_goes_on(network: Network, tmp_path: Path) -> None:
     with listening(interrupt_at("steps", 2, layers=1)):
         strip = invert(network, picture(), layers=["same", "colours", "score"], steps=4)
     assert [e["layer"] for e in strip.summaries[0]["errors"]] == ["same", "colours"]
     assert strip.notes == ["stopped after 2 of 4 steps"]
+    save_state(tmp_path / "strip.state", strip.state or {})
+    rest = invert(network, picture(), layers=["same", "colours", "score"], steps=4, resume=tmp_path / "strip.state")
+    whole = invert(network, picture(), layers=["same", "colours", "score"], steps=4)
+    assert torch.equal(rest.values, whole.values)
+    assert rest.summaries == whole.summaries
+    with pytest.raises(OptionError, match="another run"):
+        invert(network, picture(), layer="same", steps=4, resume=tmp_path / "strip.state")
 
 
 def test_what_does_not_go_together(network: Network) -> None:

@@ -31,6 +31,7 @@ from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import Picture, Seed, pictures_of, technique
 from convscope.results import Synthesis
+from convscope.techniques.synthesize._art import swirls
 from convscope.techniques.synthesize._colours import luminance, matched, same_spread
 from convscope.techniques.synthesize._gram import Aim, Region, grams_of, shares_of
 from convscope.techniques.synthesize._layers import stages
@@ -38,11 +39,10 @@ from convscope.techniques.synthesize._run import (
     Every,
     Resume,
     Run,
+    Sitting,
     Steps,
     at_most,
-    collected,
     eight_bit,
-    resumed,
 )
 from convscope.techniques.synthesize._style import (
     RATES,
@@ -54,7 +54,6 @@ from convscope.techniques.synthesize._style import (
     scaled,
     smoothing,
     style_layers,
-    until_stopped,
     weights,
     wide,
 )
@@ -79,6 +78,7 @@ Positive = Annotated[float, Field(gt=0)]
         "counts as content is likewise what one layer of this network keeps."
     ),
     quick={"style": torch.rand(3, 40, 32, generator=torch.Generator().manual_seed(5)), "steps": 2},
+    example={"style": swirls, "steps": 40},
 )
 def style(
     network: Network,
@@ -160,7 +160,7 @@ def style(
             and margins. Chosen when a side is above 1024 pixels and the network allows it.
         size: of the longer side.
         every: of how many steps, over all sizes, a picture is kept.
-        resume: a state, for the same options and one photograph.
+        resume: a state, for the same options and photographs.
 
     Returns:
         ``values`` (N, 3, H, W) in [0, 1]; ``originals`` the photographs. ``trace`` is minus the loss above without its
@@ -180,9 +180,7 @@ def style(
     shares = weights(style_weight, len(paintings), "style weights", "paintings")
     cover, notes = covering(network, layers.all, sizes[-1], tile)
     side = style_size or round(style_scale * max(sizes[-1]))
-    state = resumed(resume)
-    if state is not None and len(images) > 1:
-        raise OptionError("a run is resumed with one photograph; give the one that was stopped")
+    sitting = Sitting(resume, every=every)
 
     def one(place: int) -> Run:
         content = images[place : place + 1].to(network.device)
@@ -192,10 +190,10 @@ def style(
             network, sizes, scene.at(side), steps, optimizer, rate or RATES[optimizer], cover,
             lambda at: smoothing(tv, at), parameters, keep_colours == "luminance",
         )  # fmt: skip
-        run = collected(Pyramid(plan, begin, state).steps(), every=every, total=len(sizes) * steps)
+        run = sitting.run(lambda begun: Pyramid(plan, begin, begun).steps(), total=len(sizes) * steps)
         return recoloured(run, content.cpu()) if keep_colours == "luminance" else run
 
-    run = until_stopped(one(place) for place in progress.over(len(images), "photographs"))
+    run = sitting.through(one(place) for place in progress.over(len(images), "photographs"))
     done = len(run.images)
     about = {
         "content_layers": list(layers.alpha),

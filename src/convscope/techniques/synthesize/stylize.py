@@ -18,7 +18,10 @@ from convscope.techniques.synthesize._run import at_most
 
 Style = Annotated[
     str | Path,
-    Field(description=f"{', '.join(shipped())}, or FILE of `convscope train-style`; FILE:NAME where it holds several"),
+    Field(
+        description=f"{', '.join(shipped())}, or FILE of `convscope train-style`; FILE:NAME where it holds several",
+        examples=list(shipped()),
+    ),
 ]
 Strength = Annotated[
     float, Field(ge=0, le=1, description="share of the painting in the picture, the photograph's rest")

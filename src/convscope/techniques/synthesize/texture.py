@@ -11,7 +11,9 @@ by pixel, each copied from where the sample looks as what is known around it; no
 
 Departures of ``gram``: the paper's constants leave its layers orders of magnitude apart, here each counts in shares of
 its target's own size. Its noise is white, and it optimises pixels; here the numbers that are moved are Fourier
-coefficients in decorrelated colours, and a run at half the size comes first. It averages where VGG takes maxima; the
+coefficients in decorrelated colours, and a run at half the size comes first. A second term holds the colours to the
+sample's (:class:`~convscope.regularizers.Colours`; ``colours`` 0 leaves it out), since the first filters of many
+networks are blind to plain areas, which would drift to black and white. It averages where VGG takes maxima; the
 network here stays as it is.
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -28,12 +31,14 @@ from torch import Tensor
 from convscope import progress
 from convscope.errors import ImageError, NetworkError, OptionError
 from convscope.network import Network
+from convscope.optimize import State, Step
 from convscope.registry import Seed, technique
+from convscope.regularizers import Colours, Regularizer
 from convscope.results import Synthesis
 from convscope.techniques.synthesize._gram import Aim, Region, grams_of
 from convscope.techniques.synthesize._layers import stages
 from convscope.techniques.synthesize._neighbour import neighbour_texture
-from convscope.techniques.synthesize._run import Every, Resume, Run, Steps, at_most, collected, resumed
+from convscope.techniques.synthesize._run import Every, Resume, Run, Sitting, Steps, at_most
 from convscope.techniques.synthesize._style import (
     RATES,
     Numbers,
@@ -43,7 +48,6 @@ from convscope.techniques.synthesize._style import (
     noise,
     smoothing,
     style_layers,
-    until_stopped,
     weights,
     wide,
 )
@@ -95,7 +99,10 @@ def texture(
     parameters: Annotated[
         Numbers, Field(description="what is moved: Fourier coefficients in decorrelated colours, or the pixels")
     ] = "fourier",
-    tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 0.0,
+    colours: Annotated[
+        float, Field(ge=0, description="weight of how far the colours are from the sample's, fine and coarse")
+    ] = 3.0,
+    tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 2.0,
     optimizer: Annotated[Literal["lbfgs", "adam"], Field(description="how to go down")] = "lbfgs",
     rate: Annotated[
         float | None, Field(gt=0, description="learning rate: 1 of lbfgs, 0.05 of adam if left out")
@@ -123,11 +130,12 @@ def texture(
         layers, layer_weight, strip, centred: of ``gram``. The strip has the layers in the order in which the network
             reaches them.
         window: of ``neighbour``: about the size of the largest regular feature.
+        colours: of ``gram``: weight of the distance of the colours.
         parameters, tv, optimizer, rate, steps, scales: of ``gram``, as in :func:`style`.
         tile: of ``gram``: the result is the same but for rounding, in bounded memory.
         every: of how many steps, over all sizes, a picture is kept.
         seed: of the noise, or of the draws, the same for all samples.
-        resume: a state of ``gram``, for the same options and one sample.
+        resume: a state, for the same options and samples.
 
     Returns:
         ``values`` (N, 3, H, W) in [0, 1], or (N K, 3, H, W) for a strip of K layers, each sample's in a row;
@@ -140,15 +148,13 @@ def texture(
     samples = at_most(wide(images), sample_size or SAMPLES[method])
     sides = _sides(size, (samples.shape[-2], samples.shape[-1]))
     if method == "neighbour":
-        return _neighbour(samples, sides, window, seed)
+        return _neighbour(samples, sides, window, seed, Sitting(resume))
     order = [info.name for info in network.layers()]
     names = sorted(style_layers(network, layers) or stages(network), key=lambda name: order.index(_plain(name, order)))
     shares = weights(layer_weight, len(names), "layer weights", "layers")
     cover, notes = covering(network, names, sides, tile)
     sets = [names[: k + 1] for k in range(len(names))] if strip else [names]
-    state = resumed(resume)
-    if state is not None and len(samples) * len(sets) > 1:
-        raise OptionError("a run is resumed with one sample and without a strip; give the one that was stopped")
+    sitting = Sitting(resume, every=every)
     sizes = levels(sides, scales)
 
     def runs() -> Iterator[Run]:
@@ -158,17 +164,21 @@ def texture(
                 wanted = _Wanted(network, sample[None].to(network.device), dict(zip(names, shares, strict=True)), sides)
                 plan = Plan(
                     network, sizes, wanted.of(chosen, cover, centred), steps, optimizer, rate or RATES[optimizer],
-                    cover, lambda at: smoothing(tv, at), parameters,
+                    cover, partial(wanted.regularizers, tv, colours), parameters,
                 )  # fmt: skip
-                yield collected(Pyramid(plan, begin, state).steps(), every=every, total=len(sizes) * steps)
+                yield sitting.run(partial(_steps_of, plan, begin), total=len(sizes) * steps)
 
-    run = until_stopped(runs())
+    run = sitting.through(runs())
     titles = ([f"up to {chosen[-1]}" for chosen in sets] * len(samples))[: len(run.images)]
     about = [{"layers": chosen, "sizes": [f"{w}x{h}" for h, w in sizes]} for chosen in sets] * len(samples)
     return Synthesis(
         **run.fields(), notes=[*notes, *run.notes], layer=names[-1], originals=samples, titles=titles,
         quantity="Gram matrices", summaries=about[: len(run.images)], columns=len(sets) if strip else None,
     )  # fmt: skip
+
+
+def _steps_of(plan: Plan, begin: Tensor, state: State | None) -> Iterator[Step]:
+    return Pyramid(plan, begin, state).steps()
 
 
 def _plain(name: str, order: Sequence[str]) -> str:
@@ -187,19 +197,22 @@ def _sides(given: int | str | None, sample: Size) -> Size:
     return numbers[0], numbers[-1]
 
 
-def _neighbour(samples: Tensor, sides: Size, window: int, seed: int) -> Synthesis:
+def _neighbour(samples: Tensor, sides: Size, window: int, seed: int, sitting: Sitting) -> Synthesis:
     """Efros and Leung's, one sample after another."""
-    runs, notes = [], []
-    for sample in progress.over(samples, "samples"):
-        found = neighbour_texture(sample, sides, window=window, seed=seed)
-        runs.append(found.picture.float()[None])
+
+    def grown(sample: Tensor, begun: State | None) -> Run:
+        found = neighbour_texture(sample, sides, window=window, seed=seed, resume=begun)
+        run = Run(found.picture.float()[None], torch.zeros(0, 1))
         if found.stopped:
-            notes.append(f"stopped with {float(found.known.float().mean()):.0%} of the pixels known")
-            break
-    about = {"method": "neighbour", "window": window}
+            run.notes = [f"stopped with {float(found.known.float().mean()):.0%} of the pixels known"]
+            run.state = found.state
+        return run
+
+    run = sitting.through(sitting.made(partial(grown, sample)) for sample in progress.over(samples, "samples"))
+    done, about = len(run.images), {"method": "neighbour", "window": window}
     return Synthesis(
-        values=torch.cat(runs), summaries=[about] * len(runs), titles=[f"window {window}"] * len(runs), notes=notes,
-        originals=samples,
+        values=run.images, summaries=[about] * done, titles=[f"window {window}"] * done, notes=run.notes,
+        originals=samples[:done], state=run.state,
     )  # fmt: skip
 
 
@@ -217,11 +230,18 @@ class _Wanted:
         total = sum(self.shares[name] for name in layers)
 
         def aim(size: Size) -> Aim:
-            seen = at_most(self.sample, round(max(self.sample.shape[-2:]) * max(size) / max(self.sides)))
+            seen = self._seen(size)
             beta = {name: self.shares[name] / total for name in layers}
             return Aim(self.network, {}, [Region(self._grams(seen, layers, cover, centred))], {}, beta, centred)
 
         return aim
+
+    def regularizers(self, tv: float, colours: float, size: Size) -> list[Regularizer]:
+        """That the picture is to be smooth, and to have the colours of the sample."""
+        return smoothing(tv, size) + ([Colours(colours, self._seen(size))] if colours else [])
+
+    def _seen(self, size: Size) -> Tensor:
+        return at_most(self.sample, round(max(self.sample.shape[-2:]) * max(size) / max(self.sides)))
 
     def _grams(self, seen: Tensor, layers: Sequence[str], cover: Cover, centred: bool) -> dict[str, Tensor]:
         try:

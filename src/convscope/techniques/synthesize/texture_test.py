@@ -10,6 +10,7 @@ from convscope.errors import ImageError, OptionError, UnknownLayer
 from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import load
+from convscope.regularizers import Colours, TotalVariation
 from convscope.results import Synthesis
 from convscope.techniques.synthesize._style import noise
 
@@ -28,7 +29,8 @@ def network() -> Network:
 
 
 def run(sample: Tensor, **options: Any) -> Synthesis:
-    found: Synthesis = texture(network(), sample, **{"parameters": "pixels", "scales": 1, "steps": 4, **options})
+    plain = {"parameters": "pixels", "scales": 1, "steps": 4, "colours": 0.0, "tv": 0.0}
+    found: Synthesis = texture(network(), sample, **{**plain, **options})
     return found
 
 
@@ -73,6 +75,15 @@ def test_the_objective_rises_and_seeds_repeat(options: dict[str, Any]) -> None:
     assert made[0].trace[-1] > 0.5 * made[0].trace[0]
     assert torch.equal(made[0].values, made[1].values)
     assert not torch.allclose(made[0].values, made[2].values, atol=1e-2)
+
+
+def test_the_colours_of_the_sample_are_kept_and_variation_is_held_down() -> None:
+    sample = picture(1, 3, 32, 32) * torch.tensor([0.9, 0.3, 0.1]).view(1, 3, 1, 1)
+    away = Colours(1.0, sample)
+    plain, held = (run(sample, steps=20, optimizer="adam", colours=c) for c in (0.0, 20.0))
+    assert float(away(held.values)) < 0.5 * float(away(plain.values))
+    smooth = run(sample, steps=20, optimizer="adam", tv=50.0)
+    assert float(TotalVariation(1.0)(smooth.values)) < 0.5 * float(TotalVariation(1.0)(plain.values))
 
 
 def test_samples_are_worked_on_by_themselves() -> None:

@@ -64,7 +64,7 @@ from convscope.regularizers import (
     TotalVariation,
 )
 from convscope.results import Synthesis
-from convscope.techniques.synthesize._run import Every, Resume, Run, Steps, collected, resumed, seen_again
+from convscope.techniques.synthesize._run import Every, Resume, Run, Sitting, Steps, seen_again
 from convscope.transforms import Crops, Jitter, Noise, Pad, Rotate, Scale, Transform
 
 Preset = Literal["crops", "maco", "lucid", "yosinski", "simonyan"]
@@ -203,10 +203,8 @@ def visualize(
     recipe = replace(PRESETS[preset], **changes)
     sides = _sides(network, size, recipe)
     begin = _photograph(photograph, sides, recipe)
-    state = resumed(resume)
     groups = max(1, network.max_batch // (starts * max(1, recipe.crops)))
-    if state is not None and len(objectives) > groups:
-        raise OptionError(f"a run is resumed with at most {groups} units; give fewer")
+    sitting = Sitting(resume, every=every)
 
     def some(part: slice) -> Run:
         wanted = [each for each in objectives[part] for _ in range(starts)]
@@ -215,15 +213,17 @@ def visualize(
             asked = asked + diversity * unlike(network, layer or network.default_layer, starts)
         first = part.start * starts
         moved = _parameterization(network, recipe, len(wanted), sides, begin, seed + first)
-        steps_ = optimize(
-            network, asked, moved, steps=recipe.steps, optimizer=recipe.optimizer, rate=recipe.rate,
-            regularizers=_regularizers(network, recipe), transforms=_transforms(network, recipe, sides),
-            view=network.input_size if recipe.crops else sides, seed=seed, resume=state,
+        return sitting.run(
+            lambda begun: optimize(
+                network, asked, moved, steps=recipe.steps, optimizer=recipe.optimizer, rate=recipe.rate,
+                regularizers=_regularizers(network, recipe), transforms=_transforms(network, recipe, sides),
+                view=network.input_size if recipe.crops else sides, seed=seed, resume=begun,
+            ),
+            total=recipe.steps,
         )  # fmt: skip
-        return collected(steps_, every=every, total=recipe.steps)
 
-    run = _joined(list(batched(some, len(objectives), groups, "units")))
-    every_name = [name for name in names for _ in range(starts)]
+    run = sitting.through(batched(some, len(objectives), groups, "units"))
+    every_name = [name for name in names for _ in range(starts)][: len(run.images)]
     return Synthesis(
         **run.fields(), layer=layer, titles=every_name, summaries=_summaries(network, every_name, run.images),
         notes=run.notes, columns=starts if starts > 1 else None,
@@ -335,18 +335,6 @@ def _transforms(network: Network, recipe: Recipe, sides: tuple[int, int]) -> lis
         found.append(Crops(recipe.crops, min(1.0, 0.9 * share), min(1.0, 1.5 * share), 0.15, network.input_size))
     found += [Noise(recipe.noise)] if recipe.noise else []
     return found
-
-
-def _joined(runs: Sequence[Run]) -> Run:
-    notes = list(dict.fromkeys(note for run in runs for note in run.notes))
-    steps = min(len(run.trace) for run in runs)
-    frames = [
-        (parts[0][0], torch.cat([frame for _, frame in parts]))
-        for parts in zip(*(run.frames for run in runs), strict=False)
-    ]
-    trace = torch.cat([run.trace[:steps] for run in runs], 1)
-    state = runs[0].state if len(runs) == 1 else None
-    return Run(torch.cat([run.images for run in runs]), trace, frames, notes, state)
 
 
 def _summaries(network: Network, names: Sequence[str], images: Tensor) -> list[dict[str, Any]]:

@@ -1,0 +1,203 @@
+"""The page in a browser: what a person does, with a quiet console, and without faults for those who do not see it.
+
+Needs Chromium: one that is installed, or the one that CONVSCOPE_CHROMIUM names; skipped without.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convscope.explorer.conftest import png, served
+from convscope.explorer.settings import Settings
+
+CHROMIUM = os.environ.get("CONVSCOPE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-quic",
+]  # fmt: skip
+EXPECT = 20_000  # milliseconds, on a machine that does other things as well
+
+
+@pytest.fixture(scope="module")
+def address(settings: Settings) -> Iterator[str]:
+    with served(replace(settings, queue=32)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A page whose console must stay silent."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address)
+    context.set_default_timeout(EXPECT)
+    made = context.new_page()
+    said: list[str] = []
+    made.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    made.on("pageerror", lambda error: said.append(str(error)))
+    yield made
+    context.close()
+    assert said == []
+
+
+def test_from_all_layers_to_a_unit_and_back(page: Any) -> None:
+    page.goto("/")
+    page.get_by_role("heading", name=re.compile("nets.py:small")).wait_for()
+    page.locator("ol.layers a").nth(1).click()
+    page.get_by_role("heading", name="1", exact=True).wait_for()
+    assert "/layers/1" in page.url
+    page.locator(".cells a").nth(2).click()
+    page.get_by_role("heading", name="1 · 2").wait_for()
+    page.get_by_role("heading", name="What excites it most").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="1", exact=True).wait_for()
+    page.go_back()
+    page.locator("ol.layers").wait_for()
+
+
+def test_an_address_alone_brings_it_all_back(page: Any) -> None:
+    page.goto("/units/3/4")
+    page.get_by_role("heading", name="3 · 4").wait_for()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("heading", name="3 · 5").wait_for()
+    assert page.url.split("?")[0].endswith("/units/3/5")
+    page.reload()
+    page.get_by_role("heading", name="3 · 5").wait_for()
+
+
+def test_hovering_shows_where_a_unit_fires_and_what_a_pixel_is_seen_by(page: Any) -> None:
+    page.goto("/layers/1")
+    page.locator(".cells a").nth(3).hover()
+    page.locator("img.over:visible").wait_for()
+    assert page.locator("img.over").get_attribute("src").endswith("/maps/1/3.png")
+    page.get_by_text("A unit sees 5 × 5 pixels").or_(page.get_by_text("Channel 3")).first.wait_for()
+    page.mouse.move(0, 0)
+    page.locator(".stage").hover(position={"x": 40, "y": 40})
+    page.locator(".frame:visible").wait_for()
+
+
+def test_a_dropped_picture_is_opened_and_its_prediction_said(page: Any, tmp_path: Path) -> None:
+    page.goto("/")
+    page.locator("#tray img").first.wait_for()
+    path = tmp_path / "spots.png"
+    path.write_bytes(png(5))
+    page.locator("#open").set_input_files(path)
+    page.locator("#tray a[aria-current]").wait_for()
+    page.wait_for_url("**/pictures/*")
+    page.locator(".ranks li").first.wait_for()
+    page.get_by_text(re.compile("^spots: ")).wait_for()
+    path.write_bytes(b"not a picture")
+    page.locator("#open").set_input_files(path)
+    page.locator("#said.shown", has_text=re.compile("spots|bytes|picture")).wait_for()
+
+
+def test_painting_and_epsilon_change_the_answer(page: Any) -> None:
+    page.goto("/pictures")
+    canvas = page.locator("canvas")
+    canvas.wait_for()
+    page.locator(".ranks li").first.wait_for()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=8)
+    with page.expect_response(re.compile("/changes$")) as answer:
+        page.mouse.up()
+    page.get_by_text(re.compile("Answered in")).wait_for()
+    assert any(each["before"] != each["after"] for each in answer.value.json()["classes"])
+    page.get_by_role("button", name="Uncover").click()
+    page.get_by_text("the right one stays as it was").wait_for()
+    slider = page.get_by_label("Move against its class")
+    slider.focus()
+    with page.expect_response(lambda found: '"epsilon":0.0078' in (found.request.post_data or "")) as moved:
+        for _ in range(4):
+            page.keyboard.press("ArrowRight")
+    first = moved.value.json()["classes"][0]
+    assert first["after"] < first["before"]
+
+
+def test_a_form_runs_its_technique_and_shows_how_to_repeat_it(page: Any) -> None:
+    page.goto("/techniques/saliency")
+    page.get_by_label("target").fill("cat")
+    page.get_by_label("target").blur()
+    assert "target=cat" in page.url
+    page.get_by_role("button", name="Run").click()
+    page.locator(".result figure").first.wait_for()
+    assert "--target cat" in page.locator(".lines code").first.inner_text()
+    page.reload()
+    assert page.get_by_label("target").input_value() == "cat"
+
+
+def test_an_optimisation_is_watched_and_stopped(page: Any) -> None:
+    page.goto("/techniques/visualize?target=ant&steps=20000&size=32")
+    page.get_by_role("button", name="Run").click()
+    page.locator(".frames:visible").wait_for()
+    page.get_by_role("button", name="Halt").click()
+    page.get_by_text(re.compile("Halted after")).wait_for()
+    page.get_by_role("button", name="Go on", exact=True).click()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name=re.compile("Go on from here")).wait_for()
+
+
+def test_keys_and_the_box_to_go_anywhere(page: Any) -> None:
+    page.goto("/")
+    page.locator("ol.layers").wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("heading", name="Keys").wait_for()
+    page.get_by_role("button", name="Close").click()
+    page.keyboard.press("/")
+    page.keyboard.type("3:7")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="3 · 7").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("dog fish")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="dog fish").wait_for()
+
+
+ADDRESSES = ["/", "/layers/1", "/units/1/2", "/pictures", "/classes", "/techniques", "/techniques/gradcam", "/jobs"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_are_free_of_serious_faults_for_those_who_do_not_see_or_point(
+    browser: Any, address: str, theme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address, color_scheme=theme)
+    made = context.new_page()
+    for where in ADDRESSES:
+        made.goto(where)
+        made.locator("main h1").first.wait_for(timeout=EXPECT)
+        found = axe.run(made).response["violations"]
+        serious = [(f["id"], f["nodes"][0]["html"][:120]) for f in found if f["impact"] in ("serious", "critical")]
+        assert serious == [], where
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1920])
+def test_nothing_leaves_the_screen(browser: Any, address: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, base_url=address)
+    made = context.new_page()
+    for where in ADDRESSES:
+        made.goto(where)
+        made.locator("main h1").first.wait_for(timeout=EXPECT)
+        assert made.evaluate("document.documentElement.scrollWidth") <= width, where
+    context.close()

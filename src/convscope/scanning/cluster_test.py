@@ -1,0 +1,38 @@
+"""A local Ray cluster against one process, row by row and to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convscope.conftest import colour_pictures
+from convscope.scanning import scan
+from convscope.scanning.restart_test import SMALL, assert_same
+from convscope.zoo import load_network
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_the_cluster_gives_the_index_of_one_machine(cluster: Any, colour_spec: dict[str, Any], tmp_path: Path) -> None:
+    folder = colour_pictures(tmp_path / "pictures")
+    (folder / "blue" / "02.png").write_bytes(b"damaged")
+    threads, network = torch.get_num_threads(), load_network(**colour_spec)
+    torch.set_num_threads(1)
+    try:
+        alone = scan(network, folder, tmp_path / "alone.index", loaded=colour_spec, **SMALL)
+        spread = scan(network, folder, tmp_path / "spread.index", loaded=colour_spec, engine="ray", **SMALL)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(spread) == 23
+    assert_same(alone, spread)
