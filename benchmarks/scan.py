@@ -50,12 +50,12 @@ def main() -> None:
     options = parser.parse_args()
     known: dict[str, Callable[[bool], Any]] = {"speed": speed, "memory": memory, "nearest": nearest}
     report = json.loads(options.output.read_text()) if options.output.exists() else {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     for name in options.parts or known:
         report[name] = known[name](options.quick)
+        report["machine"] = {"processors": os.cpu_count(), "torch": torch.__version__}
+        options.output.write_text(json.dumps(report, indent=2) + "\n")
         print(name, json.dumps(report[name], indent=1), flush=True)
-    report["machine"] = {"processors": os.cpu_count(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
     print(f"wrote {options.output}")
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from convscope.backward import gradient
 from convscope.errors import NetworkError, UnknownLayer
-from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline
+from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline, sequence, stream
 from convscope.network import Network
 
 
@@ -696,3 +696,59 @@ def test_outline_names_layers_in_the_order_in_which_they_last_finish() -> None:
         Run("fc", "Linear", (2, 2), 1),
     )
     assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_a_sequence_has_every_run() -> None:
+    module = chain(conv=nn.Conv2d(3, 3, 1), relu=nn.ReLU())
+    runs = sequence(module, lambda: module(module(torch.rand(1, 3, 2, 2))))
+    assert [(run.name, run.calls) for run in runs] == [("conv", 1), ("relu", 1), ("conv", 2), ("relu", 2)]
+
+
+# ---- in the middle of the pass
+
+
+def test_a_stream_shows_what_observe_keeps_also_in_front_of_an_in_place_layer(pictures: Tensor) -> None:
+    net, shown = network(classifier(inplace=True)), {}
+    names = ["conv1", "relu1", "conv2", "relu2"]
+    logits = stream(net, pictures, names, lambda name, tensor: shown.update({name: tensor.clone()}))
+    kept = observe(net, pictures, [*names, OUTPUT])
+    assert list(shown) == names
+    for name in names:
+        torch.testing.assert_close(shown[name], kept[name], rtol=0, atol=0)
+    assert float(shown["conv1"].min()) < 0
+    torch.testing.assert_close(logits, kept[OUTPUT], rtol=0, atol=0)
+    assert not logits.requires_grad
+
+
+def test_a_stream_copies_nothing(pictures: Tensor) -> None:
+    net, places = network(classifier(inplace=True)), {}
+    stream(net, pictures, ["conv1", "relu1"], lambda name, tensor: places.update({name: tensor.data_ptr()}))
+    assert places["conv1"] == places["relu1"]
+
+
+def test_a_stream_shows_the_run_that_is_named_and_by_default_the_last(pictures: Tensor) -> None:
+    class Thrice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.relu(self.relu(x.clone()) - 0.2) - 0.2).mean((2, 3))
+
+    net, shown = network(Thrice()), {}
+    stream(net, pictures, ["relu", "relu:1"], lambda name, tensor: shown.update({name: tensor.clone()}))
+    torch.testing.assert_close(shown["relu:1"], (pictures - 0.2).clamp(min=0))
+    torch.testing.assert_close(shown["relu"], ((pictures - 0.2).clamp(min=0) - 0.2).clamp(min=0))
+
+
+def test_a_stream_leaves_the_module_as_it_was_also_when_the_receiver_fails(pictures: Tensor) -> None:
+    net = network(classifier())
+    net.module.train()
+    with pytest.raises(ZeroDivisionError):
+        stream(net, pictures, ["conv2"], lambda name, tensor: 1 / 0)
+    assert net.module.training
+    assert not any(part._forward_hooks for part in net.module.modules())
+    with pytest.raises(UnknownLayer, match="no layer 'conv9'"):
+        stream(net, pictures, ["conv9"], lambda name, tensor: None)
+    with pytest.raises(UnknownLayer, match="'relu2:4' of net did not run"):
+        stream(net, pictures, ["relu2:4"], lambda name, tensor: None)

@@ -57,6 +57,7 @@ def _edges() -> np.ndarray:
 
 EDGES = _edges()
 BINS = len(EDGES) - 1
+_PRODUCTS = 20_000_000  # of queries and codes that are compared at once
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,8 @@ class Index:
         Its ``precision`` is the one that was asked for; :meth:`encode` computes in the one of the scan.
         """
         loaded = dict(self.provenance["loaded"])
+        if isinstance(loaded.get("input_size"), list):  # as JSON keeps it
+            loaded["input_size"] = tuple(loaded["input_size"])
         if not loaded:
             raise IndexUnusable(
                 f"{self.path} was scanned with {self.provenance['network']}, which was handed over in Python; "
@@ -459,12 +462,21 @@ def nearest_rows(
     duplicates that difference is all rounding.
     """
     some = min(len(codes), count + 64)
-    places, distances = [], []
-    for code in wanted:
-        rough = squares - 2 * (codes @ code)
-        best = np.sort(np.argpartition(rough, some - 1)[:some]) if some < len(codes) else np.arange(len(codes))
-        exact = np.sqrt(((codes[best].astype(np.float64) - code) ** 2).sum(1))
-        order = np.argsort(exact, kind="stable")[:count]
-        places.append(best[order])
-        distances.append(exact[order])
-    return np.stack(places), np.stack(distances)
+    at_once = max(1, _PRODUCTS // len(codes))
+    found = [
+        _nearest(codes, code, some, count, rough)
+        for start in range(0, len(wanted), at_once)
+        for code, rough in zip(
+            wanted[start : start + at_once], squares - 2 * (wanted[start : start + at_once] @ codes.T), strict=True
+        )
+    ]
+    return np.stack([places for places, _ in found]), np.stack([distances for _, distances in found])
+
+
+def _nearest(
+    codes: np.ndarray, code: np.ndarray, some: int, count: int, rough: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    best = np.sort(np.argpartition(rough, some - 1)[:some]) if some < len(codes) else np.arange(len(codes))
+    exact = np.sqrt(((codes[best].astype(np.float64) - code) ** 2).sum(1))
+    order = np.argsort(exact, kind="stable")[:count]
+    return best[order], exact[order]

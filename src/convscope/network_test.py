@@ -548,3 +548,22 @@ def test_a_pass_on_a_cpu_holds_no_more_than_its_caches_like() -> None:
     sizes = [(64, 64), (112, 112), (224, 224), (224, 448), (800, 600)]
     assert [net.at_once(torch.empty(3, *size)) for size in sizes] == [20, 16, 4, 2, 1]
     assert [replace(net, max_batch=3).at_once(torch.empty(1, 3, *size)) for size in sizes] == [3, 3, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "some"),
+    [
+        ("squeezenet1_1", 26, ["features.1", "features.3.squeeze_activation", "classifier.2"]),
+        ("resnet18", 20, ["relu", "layer1.0.relu:0", "layer1.0.relu", "layer2.0.bn2", "layer2.0.relu"]),
+        ("vgg11", 8, ["features.1", "features.19"]),
+    ],
+)
+def test_every_convolutions_channels_once(
+    random_network: Callable[..., Network], name: str, count: int, some: list[str]
+) -> None:
+    network = random_network(name)
+    found = network.convolution_layers
+    assert len(found) == len(set(found)) == count
+    assert set(some) <= set(found)
+    convolutions = [part for part in network.module.modules() if isinstance(part, nn.Conv2d)]
+    assert sum(network.layer(layer).channels for layer in found) == sum(conv.out_channels for conv in convolutions)

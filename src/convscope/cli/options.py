@@ -21,8 +21,10 @@ Options: typing.TypeAlias = "dict[tuple[str, ...], dict[str, Any]]"
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def numbers(text: str, option: str) -> list[float]:
-    """Numbers separated by commas; :class:`OptionError` names the option."""
+def numbers(text: str | float | Sequence[float], option: str) -> list[float]:
+    """Numbers separated by commas, or numbers already; :class:`OptionError` names the option."""
+    if not isinstance(text, str):
+        return [float(number) for number in (text if isinstance(text, Sequence) else [text])]
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

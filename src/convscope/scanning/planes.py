@@ -39,6 +39,7 @@ def empty(channels: int, count: int) -> dict[str, np.ndarray]:
 
 def gather(maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
     """Add (N, C, H, W) maps of the pictures ``ids`` to the state: by compiled loops where numba is installed."""
+    maps = maps.cpu() if maps.device.type == "mps" else maps  # which has no double precision
     state["seen"] += (len(maps), len(maps) * maps[0, 0].numel())
     kernels = _kernels() if maps.device.type == "cpu" else None
     peaks, places = _by_torch(maps, state) if kernels is None else _by_loops(kernels, maps, state)

@@ -50,7 +50,11 @@ def pictures_schema(codes: Mapping[str, int]) -> pa.Schema:
 def locked(path: Path) -> Iterator[None]:
     """The folder, made where it is missing, for one writer at a time; a writer that dies leaves it free."""
     _make(path)
-    with open(path / LOCK, "a+b") as file:
+    try:
+        lock = open(path / LOCK, "a+b")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written to ({error.strerror}); choose another place") from error
+    with lock as file:
         if not _take(file):
             raise IndexUnusable(f"another scan is writing to {path}; wait for it, or choose another place")
         yield

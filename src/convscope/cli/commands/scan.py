@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, FOLDER, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
+from convscope.cli.options import CONTEXT, FOLDER, NETWORK_OPTIONS, QUIET_OPTIONS, Options, arguments, load, parameters
 from convscope.cli.work import loaded_with
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def _scan(pictures: tuple[Path, ...], output: Path, quiet: bool, random_seed: in
 
 def _absolute(spec: dict[str, Any], seed: int | None) -> dict[str, Any]:
     """Options with which Python loads the network from anywhere."""
-    found = dict(spec)
+    found = arguments(spec, seed)
     for name in ("weights", "labels"):
         if isinstance(found.get(name), str) and Path(found[name]).is_file():
             found[name] = str(Path(found[name]).absolute())
     file, colon, factory = str(found["network"]).partition(":")
     if Path(file).is_file():
         found["network"] = f"{Path(file).absolute()}{colon}{factory}"
-    return {**found, **({"seed": seed} if seed else {})}
+    return found
 
 
 def _told(index: Index) -> str:
