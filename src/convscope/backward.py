@@ -8,6 +8,7 @@ rule        what passes a ReLU with input x, gradient g  source
 PLAIN       g where x > 0                                backpropagation (Simonyan 2013)
 DECONVNET   g where g > 0                                Zeiler & Fergus 2014, section 2.1
 GUIDED      g where x > 0 and g > 0                      Springenberg 2014, section 3.4
+REDIRECTED  g                                            lucid's ``redirected_relu_grad`` (Olah et al. 2017)
 ==========  ===========================================  =======================================================
 
 The rules are applied to the nodes of the autograd graph, not to modules: module, functional, tensor-method,
@@ -49,6 +50,8 @@ class GradientRule:
 PLAIN = GradientRule("plain", rectify_gradient=False, forward_mask=True)
 DECONVNET = GradientRule("deconvnet", rectify_gradient=True, forward_mask=False)
 GUIDED = GradientRule("guided", rectify_gradient=True, forward_mask=True)
+#: for an ascent that begins where a unit is silent, and so would have no direction to go; explains nothing
+REDIRECTED = GradientRule("redirected", rectify_gradient=False, forward_mask=False)
 RULES = {rule.name: rule for rule in (PLAIN, DECONVNET, GUIDED)}
 
 
@@ -118,7 +121,7 @@ class _Rewriter:
 
     def _instead(self, leaving: tuple[Tensor, ...], arriving: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.rewritten += 1
-        return (arriving[0].clamp(min=0), *leaving[1:])
+        return (arriving[0].clamp(min=0) if self.rule.rectify_gradient else arriving[0], *leaving[1:])
 
 
 def _differentiate(score: Tensor, wrt: Sequence[Tensor], retain_graph: bool) -> tuple[Tensor, ...]:

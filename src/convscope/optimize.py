@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from convscope import progress
-from convscope.backward import gradient
-from convscope.errors import ConvscopeError, OptionError
+from convscope.backward import REDIRECTED, gradient
+from convscope.errors import ConvscopeError, OptionError, RuleError
 from convscope.hooks import observe
 from convscope.images import atomic_write
 from convscope.network import Network
@@ -95,6 +95,7 @@ def optimize(
     view: tuple[int, int] | None = None,
     seed: int = 0,
     resume: State | None = None,
+    revive: bool = False,
 ) -> Iterator[Step]:
     """Move the parameters so that each picture's score rises.
 
@@ -111,6 +112,8 @@ def optimize(
         view: (h, w) that views are cropped or padded to, for networks that take one size only.
         seed: of the views.
         resume: what :meth:`Step.state` gave; the run goes on as if it had never stopped.
+        revive: for units behind a rectifier: while a picture's score is exactly zero, so that it has no gradient, it
+            moves along the one that rectifiers do not stop (:data:`convscope.backward.REDIRECTED`).
 
     Yields:
         A :class:`Step` after each step. Where score or gradient overflow, the loop steps back to the last picture that
@@ -120,7 +123,7 @@ def optimize(
         OptionError: what does not go together, or a state of another run.
         NotFinite: the very first picture has no finite score.
     """
-    loop = _Loop(network, objective, parameterization, optimizer, rate, regularizers, transforms, view, seed)
+    loop = _Loop(network, objective, parameterization, optimizer, rate, regularizers, transforms, view, seed, revive)
     if resume is not None:
         loop.restore(resume)
     watcher = _watcher.get()
@@ -161,11 +164,11 @@ class _Loop:
     def __init__(
         self, network: Network, objective: Objective | Swept, parameterization: Parameterization,
         optimizer: Optimiser, rate: float, regularizers: Sequence[Regularizer], transforms: Sequence[Transform],
-        view: tuple[int, int] | None, seed: int,
+        view: tuple[int, int] | None, seed: int, revive: bool,
     ) -> None:  # fmt: skip
         self.network, self.objective, self.parameterization = network, objective, parameterization
         self._kind, self._rate, self._regularizers = optimizer, rate, regularizers
-        self._transforms, self._view = transforms, view
+        self._transforms, self._view, self._revive = transforms, view, revive
         self._generator = torch.Generator().manual_seed(seed)
         self._halvings = 0
         self.number = 0
@@ -235,7 +238,22 @@ class _Loop:
         found = self.objective(observe(self.network, views, self.objective.layers)).float()
         score = found.view(-1, len(images)).mean(0)
         penalty = self._penalised(images)
-        return score, penalty, gradient(score - penalty, self._parameters)
+        silent = (score.detach() == 0) if self._revive else None
+        if silent is None or not bool(silent.any()):
+            return score, penalty, gradient(score - penalty, self._parameters)
+        slopes = gradient(score - penalty, self._parameters, retain_graph=True)
+        return score, penalty, self._revived(silent, score - penalty, slopes)
+
+    def _revived(self, silent: Tensor, wanted: Tensor, slopes: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The slopes, those of silent pictures as if no rectifier stopped the signal."""
+        try:
+            through = gradient(wanted, self._parameters, REDIRECTED)
+        except RuleError:  # no rectifier is to blame
+            return slopes
+        return [
+            torch.where(silent.view(-1, *[1] * (slope.ndim - 1)), other, slope) if len(slope) == len(silent) else slope
+            for slope, other in zip(slopes, through, strict=True)
+        ]
 
     def _swept(self, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """The same where the objective goes over the picture by itself."""

@@ -14,7 +14,7 @@ from convscope.errors import OptionError
 from convscope.hooks import OUTPUT, observe
 from convscope.network import Network
 from convscope.objectives import Objective, class_score, energy, features
-from convscope.optimize import NotFinite, load_state, optimize, save_state
+from convscope.optimize import NotFinite, Step, load_state, optimize, save_state
 from convscope.parameterizations import Fourier, Phase, Pixels, start
 from convscope.regularizers import L2, Blur, Decay, MeanOne, Sign, TotalVariation
 from convscope.transforms import ROBUST, Crops, Noise
@@ -250,3 +250,25 @@ def test_a_listener_hears_of_every_step() -> None:
     assert heard == sorted(heard)
     assert heard[-1] == 1
     assert len(set(heard)) >= 4
+
+
+def test_a_unit_that_is_silent_at_the_start_is_brought_to_life_only_where_that_is_asked_for() -> None:
+    """A rectified unit far below zero has no gradient; through the rectifier it has, until it fires by itself."""
+    module = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU())
+    with torch.no_grad():
+        module[0].weight.fill_(0.1)
+        module[0].bias.fill_(-2.0)  # needs more than 0.74 in every pixel
+    network = Network(module, name="silent", input_size=(8, 8))
+    start = torch.full((2, 3, 8, 8), 0.5)
+    start[1] = 0.9  # fires already
+    asked = Objective(frozenset({"1"}), lambda seen: seen["1"].mean((1, 2, 3)), "unit")
+
+    def last(revive: bool) -> Step:
+        moved = Pixels(start.clone())
+        *_, step = optimize(network, asked, moved, steps=12, optimizer="sgd", rate=5.0, revive=revive)
+        return step
+
+    torch.testing.assert_close(last(False).images[0], start[0])
+    assert float(last(False).score[0]) == 0
+    assert float(last(True).score[0]) > 0
+    torch.testing.assert_close(last(True).images[1], last(False).images[1])

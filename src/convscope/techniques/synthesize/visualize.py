@@ -218,6 +218,7 @@ def visualize(
                 network, asked, moved, steps=recipe.steps, optimizer=recipe.optimizer, rate=recipe.rate,
                 regularizers=_regularizers(network, recipe), transforms=_transforms(network, recipe, sides),
                 view=network.input_size if recipe.crops else sides, seed=seed, resume=begun,
+                revive=True,
             ),
             total=recipe.steps,
         )  # fmt: skip
