@@ -325,7 +325,8 @@ class Index:
             codes: (Q, C) or (C,).
             count: how many for each.
             layer: of which the codes are.
-            exact: compare with all; otherwise by the vector index, where there are enough pictures for one.
+            exact: compare with all; otherwise with groups of codes around the wanted one, by the vector index that a
+                scan of 100,000 pictures or more makes. It needs no codes in memory, and misses some.
 
         Returns:
             ids and euclidean distances, each (Q, count), nearest first; of equal ones that of the smaller id first.

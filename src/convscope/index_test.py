@@ -12,7 +12,7 @@ import pytest
 from convscope.conftest import colour_pictures
 from convscope.errors import IndexUnusable, OptionError
 from convscope.index import Index, nearest_rows, open_index
-from convscope.scanning import scan
+from convscope.scanning import scan, store
 from convscope.zoo import load_network
 
 
@@ -87,3 +87,21 @@ def test_the_vector_index_of_the_database_agrees_on_few_pictures(colour_index: I
     found, approximate = colour_index.nearest(codes[:4], 5, exact=False)
     np.testing.assert_array_equal(found, exact)
     np.testing.assert_allclose(approximate, distances, rtol=1e-3, atol=1e-5)
+
+
+def test_the_vector_index_of_many_pictures(
+    tmp_path: Path, colour_spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MANY", 300)
+    chance = np.random.default_rng(2)
+    colours = chance.random((400, 1, 1, 3)).repeat(8, 1).repeat(8, 2)
+    pairs = [((255 * colour).astype(np.uint8), 0) for colour in colours]
+    source = type("Pairs", (), {"__len__": lambda self: 400, "__getitem__": lambda self, place: pairs[place]})()
+    index = scan(load_network(**colour_spec), source, tmp_path / "v.index", loaded=colour_spec, workers=0, gradients=0)
+    assert [each.columns for each in index._table("pictures").list_indices()] == [["code_0"]]
+    exact, _ = index.nearest(index.codes()[::20], 10)
+    found, distances = index.nearest(index.codes()[::20], 10, exact=False)
+    assert np.mean([len(set(one) & set(other)) / 10 for one, other in zip(exact, found, strict=True)]) > 0.8
+    assert (np.diff(distances, axis=1) >= 0).all()
+    with pytest.raises(IndexUnusable, match="dataset in Python"):
+        index.image(0)

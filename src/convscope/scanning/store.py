@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LOCK = "lock"
-_NEVER, _OLD = timedelta(days=3650), timedelta(days=1)  # after which versions go that nobody reads any more
+MANY = 100_000  # pictures from which on the database gets an index of the codes
+_NEVER, _OLD, _NOW = timedelta(days=3650), timedelta(days=1), timedelta(milliseconds=10)  # after which versions go
 _PLAIN = {
     "id": "int64", "path": "string", "label": "string", "label_index": "int32", "predicted": "int32",
     "probability": "float32", "loss": "float32", "correct": "bool_", "error": "string", "height": "int32",
@@ -176,15 +177,26 @@ class Store:
             for name, table in tables.items():
                 versions[name] = self._database.create_table(name, table, mode="overwrite").version
             self._pictures.optimize(cleanup_older_than=_NEVER)
+            self._index_vectors()
             versions["pictures"] = self._pictures.version
-            checkpoint = self.checkpoint
+            checkpoint, readers = self.checkpoint, self.manifest["finished"] is not None
             checkpoint["version"] = versions["pictures"]
             self.manifest["finished"] = {
                 "rows": checkpoint["pictures"], "readable": checkpoint["readable"], "versions": versions,
             }  # fmt: skip
             self._write()
-            self._pictures.optimize(cleanup_older_than=_OLD)
+            self._pictures.optimize(cleanup_older_than=_OLD if readers else _NOW)
             self._sweep()
+
+    def _index_vectors(self) -> None:
+        """Groups codes that lie near each other, where comparing with all would take long."""
+        if self.checkpoint["readable"] < MANY:
+            return
+        groups = require("lancedb.index", "index").IvfFlat(distance_type="l2", max_iterations=10)
+        there = {column for index in self._pictures.list_indices() for column in index.columns}
+        for name in self._pictures.schema.names:
+            if name.startswith("code_") and name not in there:
+                self._pictures.create_index(name, config=groups)
 
     def _sweep(self) -> None:
         """Files of states that a kill has left behind."""
