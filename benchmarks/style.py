@@ -3,6 +3,7 @@
     python benchmarks/style.py                                  # VGG-19 (random weights) and the built-in network
     python benchmarks/style.py --weights squeezenet1_0=FILE     # SqueezeNet with real weights, too
     python benchmarks/style.py --quick
+    python benchmarks/style.py --memory 2048                    # the peak of a run in tiles, in a process of its own
 
 **Step**: seconds of a step of ``style`` and of ``texture`` over those of the bare floor: one forward pass to the
 deepest layer used and one ``autograd.grad`` for the picture from random cotangents at these layers, frozen weights, the
@@ -24,6 +25,8 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -237,6 +240,43 @@ def time_to_loss(network: Network, side: int, evaluations: int) -> dict[str, Any
     return found
 
 
+CHILD = """
+import resource, sys, time
+import torch
+torch.set_num_threads(int(sys.argv[2]))
+sys.path.insert(0, sys.argv[3])
+import convscope
+from style import pictures
+content, painting = pictures(int(sys.argv[1]))
+loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+steps = int(sys.argv[4])
+network, size = convscope.load_network("builtin"), int(sys.argv[1])
+made = convscope.style(network, content, style=painting[0], size=size, steps=steps)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+height, width = made.values.shape[2:]
+print(height, width, loaded, peak, time.perf_counter() - start, len(made.trace), *made.notes)
+"""
+
+
+def memory(side: int, steps: int) -> dict[str, Any]:
+    """Peak of the resident memory of a process that paints one picture; enough steps for L-BFGS to fill its own."""
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(side),
+        str(torch.get_num_threads()),
+        str(Path(__file__).parent),
+        str(steps),
+    ]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split(maxsplit=6)
+    height, width, loaded, peak, seconds, done, *notes = said
+    return {"height": int(height), "width": int(width), "steps at each size": steps, "steps": int(done),
+            "GB before": round(int(loaded) / 2**20, 2), "GB at the peak": round(int(peak) / 2**20, 2),
+            "seconds": round(float(seconds), 1), "notes": "".join(notes).strip()}  # fmt: skip
+
+
 def networks(weights: dict[str, str], quick: bool) -> dict[str, Network]:
     found = {"builtin": convscope.load_network("builtin")}
     for name, file in weights.items():
@@ -265,12 +305,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the name of the networks to measure")
     parser.add_argument("--evaluations", type=int, default=100, help="passes of the peer that set the goal")
     parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE")
+    parser.add_argument(
+        "--memory", type=int, metavar="SIDE", help="only measure the memory of one picture of this size"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "style.json")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
+    found: dict[str, Any]
+    if options.memory:
+        found = memory(options.memory, 12)
+        print(json.dumps(found, indent=2))
+        target = options.output.with_name("style-memory.json")
+        target.write_text(json.dumps({"torch": torch.__version__, "found": found}, indent=2) + "\n")
+        return
     sizes, evaluations, rounds = (options.sizes, options.evaluations, 5) if not options.quick else ([64], 10, 2)
-    found: dict[str, Any] = {}
+    found = {}
     settings = {"evaluations": evaluations, "rounds": rounds, "threads": torch.get_num_threads(),
                 "machine": platform.machine(), "torch": torch.__version__,
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}  # fmt: skip

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,11 +25,14 @@ from convscope.feedforward.files import FOLDER, SUFFIX, read_stylist, save_styli
 from convscope.feedforward.training import Photographs, Recipe, Step, resumed, train, train_into
 from convscope.images import read_image
 from convscope.network import Network
+from convscope.optimize import State, save_state
 
 RECIPE = Recipe(
-    steps=6000, batch=1, style_size=320, content_layers=("relu3_2",),
+    steps=4000, batch=1, style_size=320, content_layers=("relu3_2",),
     style_layers=("relu1", "relu2_2", "relu3_2", "relu4_3"),
 )  # fmt: skip
+#: (steps for which rate and opening are planned, steps after which the plan ends): it was shortened on the way
+PLANS = ((6000, 3250), (4000, 4000))
 
 
 def told(steps: Iterator[Step]) -> Iterator[Step]:
@@ -44,16 +49,29 @@ def trained(network: Network, photographs: Photographs, painting: Path, folder: 
     output = folder / f"{name}{SUFFIX}"
     state = output.with_suffix(".state")
     about = {
-        **RECIPE.noted(), "network": network.name, "weights": network.weights, "precision": network.drawing.precision,
+        **RECIPE.noted(), "plans": PLANS, "network": network.name, "weights": network.weights,
+        "precision": network.drawing.precision,
         "photographs": f"{len(photographs.paths)} of Caltech-101 (CC BY 4.0)",
         "paintings": {painting.name: registry.digest(painting)},
     }  # fmt: skip
     pictures = {name: read_image(painting)}
-    steps = train(network, photographs, pictures, RECIPE, resume=resumed(state if state.exists() else None))
-    done = train_into(output, told(steps), RECIPE.steps, about)
-    print(name, *done.notes, f"loss {done.loss:.3f}")
-    if not done.notes:
-        save_stylist(FOLDER / f"{name}{SUFFIX}", read_stylist(output), {**about, "steps_done": done.steps})
+    for planned, until in PLANS:
+        going = resumed(state if state.exists() else None)
+        if going is not None and going["number"] >= until:
+            continue
+        steps = train(network, photographs, pictures, replace(RECIPE, steps=planned), resume=as_planned(going, planned))
+        done = train_into(output, told(islice(steps, until - (going or {"number": 0})["number"])), until, about)
+        print(name, *done.notes, f"loss {done.loss:.3f}", flush=True)
+        if done.notes:
+            return
+        save_state(state, done.last.state())
+    state.unlink()
+    save_stylist(FOLDER / f"{name}{SUFFIX}", read_stylist(output), {**about, "steps_done": PLANS[-1][1]})
+
+
+def as_planned(state: State | None, steps: int) -> State | None:
+    """The state for another plan."""
+    return None if state is None else {**state, "recipe": {**state["recipe"], "steps": steps}}
 
 
 def main() -> None:

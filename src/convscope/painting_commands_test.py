@@ -54,7 +54,7 @@ def test_a_folder_is_painted_each_at_its_own_size(toy: Path, tmp_path: Path) -> 
     run("stylize", folder, "--style", toy, "-o", tmp_path / "out.png", "-q")
     for number in range(2):
         expected = read_stylist(toy)(read_image(folder / f"{number}.png")[None], 0)[0]
-        assert_close(read_image(tmp_path / f"out-{number + 1}.png"), expected, rtol=0, atol=0.6 / 255)
+        assert_close(read_image(tmp_path / f"out-{number + 1}.png"), expected, rtol=0, atol=3 / 255)  # bfloat16
 
 
 def test_a_film_is_painted_frame_by_frame(toy: Path, tmp_path: Path) -> None:

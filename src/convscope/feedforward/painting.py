@@ -17,6 +17,7 @@ from convscope import progress
 from convscope.batching import is_out_of_memory
 from convscope.feedforward.files import chosen, find, read_stylist
 from convscope.feedforward.stylist import STEP, Moments, StyleNorm, Stylist, moments
+from convscope.network import fast_in_bfloat16
 from convscope.zoo.options import on_device
 
 MOST = 2**22  # pixels that are painted in one pass, at some 220 bytes each
@@ -37,10 +38,16 @@ class Brush:
         """As files and titles call it."""
         return self.stylist.names[self.style]
 
+    @property
+    def precision(self) -> str:
+        """bfloat16 where the device is fast in it: it moves a pixel by a third of a step of 255 on average."""
+        return "bfloat16" if fast_in_bfloat16(next(self.stylist.parameters()).device) else "float32"
+
     def __call__(self, image: Tensor) -> Tensor:
         """(3, H, W) in [0, 1] -> the same size and range, on the CPU."""
         device = next(self.stylist.parameters()).device
-        with torch.no_grad():
+        rough = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with torch.no_grad(), rough:
             return painted(self.stylist, image[None].to(device, torch.float32), self.style)[0].cpu()
 
 

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from convscope.errors import ConvscopeError, ImageError, NetworkError, OptionError, OutputError
 from convscope.feedforward.augment import augment
 from convscope.feedforward.files import chosen, find, read_recipe, read_stylist, save_stylist, shipped
+from convscope.feedforward.painting import Brush
 from convscope.feedforward.stylist import Shape, Stylist
 from convscope.feedforward.training import Photographs, Recipe, Step, Training, resumed, train, train_into
 from convscope.images import read_image, write_image
@@ -346,6 +347,12 @@ def test_the_shipped_styles_are_small_and_say_how_they_were_made() -> None:
 # ---- a painted copy of a folder
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, also where the machine is fast in bfloat16."""
+    monkeypatch.setattr(Brush, "precision", "float32")
+
+
 @pytest.fixture(scope="module")
 def style(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("style") / "toy.safetensors"
@@ -387,11 +394,11 @@ def test_augment_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         written(image, path)
 
-    monkeypatch.setattr("convscope.feedforward.augment.write_image", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        augment(folder, stopped, [f"{style}:one"])
+    with monkeypatch.context() as patched:
+        patched.setattr("convscope.feedforward.augment.write_image", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            augment(folder, stopped, [f"{style}:one"])
     assert len(list(stopped.rglob("*.*"))) == 3
-    monkeypatch.undo()
     found = augment(folder, stopped, [f"{style}:one"])
     assert (found.painted, found.before) == (2, 2)
     for path in whole.rglob("*.*"):

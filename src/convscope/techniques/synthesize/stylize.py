@@ -62,7 +62,8 @@ def stylize(
         size: of the longer side.
 
     Returns:
-        ``values`` (N, 3, H, W) in [0, 1]; ``originals`` the photographs. Each summary holds ``style`` and ``weights``.
+        ``values`` (N, 3, H, W) in [0, 1]; ``originals`` the photographs. Each summary holds ``style``, ``weights``,
+        ``strength`` and ``precision``: bfloat16 where the device is fast in it.
 
     Raises:
         OptionError for an unknown style; NetworkError for a file that is no style.
@@ -71,7 +72,7 @@ def stylize(
     images = images if size is None else at_most(images, size)
     painted = torch.stack([paint(image) for image in progress.over(list(images), "pictures")])
     mixed = painted if strength == 1 else images.to(painted).lerp(painted, strength)
-    about = {"style": paint.name, "weights": paint.source, "strength": strength}
+    about = {"style": paint.name, "weights": paint.source, "strength": strength, "precision": paint.precision}
     return Synthesis(
         values=mixed, originals=images, titles=[paint.name] * len(images), summaries=[about] * len(images)
     )  # fmt: skip

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.data import coffee
 from torch import Tensor
 from torch.testing import assert_close
 
 import convscope
 from convscope.errors import NetworkError, OptionError
 from convscope.feedforward.files import find, read_stylist, save_stylist, shipped
+from convscope.feedforward.painting import Brush
 from convscope.feedforward.stylist import Shape, Stylist
 from convscope.images import resize
 from convscope.zoo.options import seeded
@@ -30,6 +32,12 @@ def drawn(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, also where the machine is fast in bfloat16."""
+    monkeypatch.setattr(Brush, "precision", "float32")
+
+
 @pytest.mark.parametrize("size", [(32, 40), (41, 19)])
 def test_it_is_the_stylists_pass_mixed_with_the_photograph(toy: str, size: tuple[int, int]) -> None:
     images = drawn(2, 3, *size)
@@ -37,7 +45,7 @@ def test_it_is_the_stylists_pass_mixed_with_the_photograph(toy: str, size: tuple
     expected = read_stylist(toy)(images, 1)
     assert_close(result.values, 0.75 * images + 0.25 * expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(convscope.stylize(images, style=f"{toy}:two", strength=0.0).values, images)
-    assert result.summary[0] == {"style": "two", "weights": "toy.safetensors", "strength": 0.25}
+    assert result.summary[0] == {"style": "two", "weights": "toy.safetensors", "strength": 0.25, "precision": "float32"}
     assert result.titles == ["two", "two"]
 
 
@@ -45,6 +53,16 @@ def test_size_bounds_the_longer_side(toy: str) -> None:
     image = drawn(1, 3, 30, 60)
     result = convscope.stylize(image, style=f"{toy}:one", size=40)
     assert_close(result.values, read_stylist(toy)(resize(image, (20, 40)), 0), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_moves_no_pixel_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    photograph = resize(torch.from_numpy(coffee()).permute(2, 0, 1)[None].float() / 255, (96, 144))
+    exact = convscope.stylize(photograph).values
+    monkeypatch.setattr(Brush, "precision", "bfloat16")
+    rough = convscope.stylize(photograph)
+    assert rough.summary["precision"] == "bfloat16"
+    assert float((rough.values - exact).abs().mean()) < 1 / 255
+    assert float((rough.values - exact).abs().max()) < 12 / 255
 
 
 def test_unknown_styles_and_other_files_get_a_sentence(toy: str, tmp_path: Path) -> None:
