@@ -14,7 +14,7 @@ from convscope.views.sheet import MARGIN, Plate, Sheet, bare, footer, framed, he
 from convscope.views.style import BODY, DARK, HEAD, LIGHT, SMALL, Theme, settled, shorten
 
 NAMES, PLOT, APART = 210, 400, 70  # pixels: of participants' names, of a panel, and between two
-ROW, TOP, BOTTOM = 34, 70, 60
+ROW, TOP, BOTTOM = 34, 70, 84
 DOT, MOST = 12, 14  # of a mark; participants that are drawn, the network among them
 CELL, LABEL = 30, 190  # of a confusion, and the room for a category's name
 
@@ -102,6 +102,8 @@ def _confusions(sheet: Sheet, result: Agreement, x: int, y: int) -> None:
     for place, name in enumerate(result.names):
         words = shorten(name, LABEL - 14, size)
         sheet.text(x + LABEL - 10, y + (place + 0.5) * cell + 7, words, size=size, align="right", colour=theme.soft)
+    words = "a row for what it is, a column for the answer; bright is often"
+    sheet.text(x + LABEL, y - 50, words, size=SMALL, colour=theme.soft)
     for side, title in enumerate(("people answered", f"{result.participants[-1]} answered")):
         left = x + LABEL + side * (wide + APART)
         sheet.text(left, y - 16, shorten(title, wide + APART - 10, HEAD, True), size=HEAD, bold=True)
