@@ -9,8 +9,10 @@ Everything comes from the registry and from running the code.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +22,9 @@ import convscope
 from convscope import registry
 from convscope.errors import ConvscopeError
 from convscope.evaluate.sheet import beside, examples
+from convscope.example import SHOWN, example
 from convscope.images import read_image
+from convscope.index import Index
 from convscope.network import Network
 from convscope.registry import Technique
 from convscope.report.demo import photographs
@@ -35,8 +39,17 @@ def pictures(network: Network) -> torch.Tensor:
     return torch.stack([network.prepare(read_image(chosen[name])) for name in ("cat", "coffee")])
 
 
+@functools.cache
+def asked() -> Index:
+    """The index of made-up pictures that questions on a data set are shown on."""
+    return example(tempfile.mkdtemp())
+
+
 def run(technique: Technique, network: Network) -> Result:
     """A technique with the options of its example."""
+    if technique.takes_index:
+        images = torch.stack([asked().prepared(id) for id in SHOWN]) if technique.takes_images else None
+        return technique.on(None, images, index=asked(), **technique.example)
     return technique.on(network, pictures(network) if technique.takes_images else None, **technique.example)
 
 
@@ -55,8 +68,9 @@ def table(technique: Technique) -> str:
 
 def text(technique: Technique, shown: str) -> str:
     """The page of one technique, with its picture or with why it has none."""
-    photo = " PHOTO" if technique.takes_images else ""
+    photo = (" PHOTOS.index" if technique.takes_index else "") + (" PHOTO" if technique.takes_images else "")
     images = ", images" if technique.takes_images else ""
+    first = "index" if technique.takes_index else "network"
     return f"""# {technique.name}
 
 {technique.summary}
@@ -74,7 +88,7 @@ convscope {technique.name}{photo} -o {technique.name}.png
 ```
 
 ```python
-convscope.{technique.function.__name__}(network{images}).save("{technique.name}.png")
+convscope.{technique.function.__name__}({first}{images}).save("{technique.name}.png")
 ```
 
 ## Options

@@ -423,12 +423,20 @@ class Network:
         That is the last layer of the same resolution and channels before the next layer of weights; of a rectifier
         that runs several times, ``relu:0`` is the first run.
         """
+        return tuple(self.convolutions)
+
+    @cached_property
+    def convolutions(self) -> Mapping[str, str]:
+        """Each of :attr:`convolution_layers` with the name of its convolution."""
         blank = torch.full((1, 3, *self.input_size), 0.5)
         with torch.no_grad(), evaluation_mode(self.module):
             runs = sequence(self.module, lambda: self.forward(blank))
         modules = dict(self.module.named_modules())
         runs = tuple(run for run in runs if not any(True for _ in modules[run.name].children()))
-        return tuple(dict.fromkeys(self._behind_it(runs[place:]) for place in _convolutions(runs, modules)))
+        found: dict[str, str] = {}
+        for place in _convolutions(runs, modules):
+            found.setdefault(self._behind_it(runs[place:]), runs[place].name)
+        return found
 
     def _behind_it(self, runs: Sequence[Run]) -> str:
         modules = dict(self.module.named_modules())

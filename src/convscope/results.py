@@ -442,6 +442,101 @@ class Rows(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trends(Result):
+    """How often something holds, over numbers that each picture has: a curve with a band for each of these numbers.
+
+    ``values`` is (numbers, bins, 4): of each bin the median of the number, the share, and the ends of the share's
+    interval; NaN beyond a number's last bin. ``counts`` (numbers, bins) are pictures. ``names`` and ``verdicts`` have
+    a line for each number, and ``marks`` flags those that matter. ``overall`` is the share of all pictures, named
+    ``quantity``. ``ends`` (numbers, 2, K, 3, h, w) shows pictures with the least and with the most of each number.
+    """
+
+    finite: ClassVar[bool] = False
+    counts: Tensor
+    names: Sequence[str]
+    verdicts: Sequence[str]
+    marks: Sequence[bool]
+    overall: float
+    quantity: str
+    ends: Tensor
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {**super().arrays(), "counts": self.counts.numpy(), "names": np.array(self.names)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkup(Table):
+    """Layers as rows of a table, with what is wrong.
+
+    ``verdict`` says it in a word or two and ``sound`` whether all is well; ``findings`` are where, what was measured,
+    what it usually means, and whether it is grave. ``bars`` names the numeric columns that a view draws, with the value
+    that fills a bar, and ``bad`` (rows, bars) flags what is out of order. ``filters`` (K, C, h, w) are the first
+    layer's.
+    """
+
+    verdict: str
+    sound: bool
+    findings: Sequence[tuple[str, str, str, bool]]
+    bars: Sequence[tuple[str, float]]
+    bad: Tensor
+    filters: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clusters(Result):
+    """Maps of many pictures in groups that are alike.
+
+    ``values`` is (N, h, w), the maps; ``groups`` (N,) the group of each, the largest group 0; ``ids`` (N,) the pictures
+    in the index. ``eigenvalues`` (M,) are those of the graph's Laplacian, the smallest first, and ``chance`` (M,) the
+    same where nothing holds the maps together. ``means`` (K, h, w) are the groups' mean maps, ``mean_pictures`` (K, 3,
+    H, W) their mean pictures, and ``spots`` (K, H, W) where each is strongest. ``examples`` (K, E, 3, H, W) and
+    ``example_maps`` (K, E, H, W) are some of each with its map, of which ``shown`` says how many there are. ``facts``
+    are lines about each group, and ``marks`` flags those to look at.
+    """
+
+    groups: Tensor
+    ids: Tensor
+    eigenvalues: Tensor
+    chance: Tensor
+    means: Tensor
+    mean_pictures: Tensor
+    spots: Tensor
+    examples: Tensor
+    example_maps: Tensor
+    shown: Sequence[int]
+    facts: Sequence[Sequence[str]]
+    marks: Sequence[bool]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        more = {"groups": self.groups, "ids": self.ids, "eigenvalues": self.eigenvalues, "means": self.means}
+        return {**super().arrays(), **{name: tensor.numpy() for name, tensor in more.items()}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches(Result):
+    """Points of pictures that were found again in other pictures.
+
+    ``values`` (N, M, P, 4) is the row and column in pixels at which each of the P points of each of N pictures was
+    found in M others, how alike the two are (cosine), and how far off the way back leads. ``points`` (N, P, 2) are the
+    points; ``images`` (N, 3, H, W) and ``others`` (N, M, 3, H, W) the pictures; ``rebuilt`` (N, 3, H, W) the pictures
+    put together from pieces of others. ``found`` has for each way of matching (3, T): the share of points of
+    warped pictures that were found within each of ``tolerances``, shares of the longer side, and its interval's ends.
+    """
+
+    points: Tensor
+    images: Tensor
+    others: Tensor
+    rebuilt: Tensor
+    tolerances: Sequence[float]
+    found: Mapping[str, Tensor]
+    titles: Sequence[str] = ()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        more = {f"found {name}": tensor.numpy() for name, tensor in self.found.items()}
+        return {**super().arrays(), "points": self.points.numpy(), "rebuilt": self.rebuilt.float().numpy(), **more}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Synthesis(Result):
     """Pictures that were made: class images, dreams, textures, styles.
 

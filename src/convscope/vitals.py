@@ -109,7 +109,7 @@ def noisy_filters(where: str, mean: float, noise: float = 0.0) -> Finding | None
     return Finding(
         where, f"filters have a smoothness of {mean:.2f}, and noise has {noise:.2f}",
         "noisy filters mean too little training, too little regularisation or too high a learning rate: train longer, "
-        "and add weight decay",
+        "and add weight decay", grave=mean < NOISY / 2,
     )  # fmt: skip
 
 

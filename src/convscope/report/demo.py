@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 from convscope.errors import ConvscopeError
 from convscope.evaluate.methods import Method
 from convscope.evaluate.randomisation import STAGES, THRESHOLD, Verdict, cascade, checked
+from convscope.example import SHOWN, example
 from convscope.images import atomic_write, read_image
+from convscope.index import Index
 from convscope.network import Network
 from convscope.progress import over
 from convscope.registry import Entry, Technique, discover, load
@@ -125,12 +128,29 @@ def _try(entry: Entry, network: Network, images: Tensor, names: Sequence[str], s
     technique = None
     try:
         technique = load(entry.name)
+        if technique.takes_index:
+            return _Tried(entry, technique, _of_example(technique))
         if not technique.takes_images:
             return _Tried(entry, technique, _named(technique.on(network, **technique.example), ()))
         result, each = _on_photographs(technique, network, images, names, seconds)
         return _Tried(entry, technique, result, each=each)
     except Exception as error:  # a technique from anywhere must not take the others with it
         return _Tried(entry, technique, None, _sentence(error))
+
+
+@lru_cache(maxsize=1)
+def _example() -> tuple[Index, TemporaryDirectory[str]]:
+    """The index that questions on a data set are asked of, and the folder that goes with it."""
+    folder = TemporaryDirectory(prefix="convscope-")
+    return example(folder.name), folder
+
+
+def _of_example(technique: Technique[..., Any]) -> Result:
+    index = _example()[0]
+    images = torch.stack([index.prepared(id) for id in SHOWN]) if technique.takes_images else None
+    result = technique.on(None, images, index=index, **technique.example)
+    note = f"asked of {len(index)} made-up pictures and a small network that has learned such (convscope.example)"
+    return replace(result, notes=[*result.notes, note])
 
 
 def _on_photographs(

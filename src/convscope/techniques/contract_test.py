@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import gc
 import inspect
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,13 @@ from torch.nn import functional as F
 
 from convscope import progress, registry
 from convscope.errors import ConvscopeError, ImageError
+from convscope.images import write_image
+from convscope.index import Index, open_index
 from convscope.network import Network
 from convscope.optimize import save_state
 from convscope.progress import Cancelled, Progress, listening
 from convscope.results import Result
+from convscope.scanning import scan
 
 NAMES = list(registry.discover())
 WITH_IMAGES = [name for name in NAMES if registry.load(name).takes_images]
@@ -64,9 +71,30 @@ def pictures(count: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(count, 3, 32, 40, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
+@functools.cache
+def scanned(channels: int) -> Path:
+    """An index of 65 pictures of five classes, as a network of that many input channels saw them."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, True)
+    for number, image in enumerate(pictures(65)):
+        place = folder / "pictures" / LABELS[number % 5]
+        place.mkdir(parents=True, exist_ok=True)
+        write_image(image, place / f"{number:02d}.png")
+    scan(network(channels), folder / "pictures", folder / "index")
+    return folder / "index"
+
+
+def indexed(net: Network) -> Index:
+    """That index, looked at through a network that may differ in precision from the one that it was made with."""
+    index = open_index(scanned(net.mean.numel()))
+    index.__dict__["network"] = net
+    return index
+
+
 def run(name: str, net: Network, images: Tensor) -> Result:
     technique = registry.load(name)
-    found: Result = technique.on(net, images, **technique.quick)
+    index = indexed(net) if technique.takes_index else None
+    found: Result = technique.on(net, images if technique.takes_images else None, index=index, **technique.quick)
     return found
 
 
@@ -324,7 +352,8 @@ def test_provenance_is_complete(name: str) -> None:
     provenance = run(name, network(), pictures()).provenance
     assert provenance is not None
     assert provenance.technique == name
-    assert provenance.network == ("small" if registry.load(name).takes_network else "")
+    technique = registry.load(name)
+    assert provenance.network == ("small" if technique.takes_network or technique.takes_index else "")
     assert set(provenance.options) == {option.name for option in registry.load(name).options}
     assert {"python", "torch", "convscope"} <= set(provenance.versions)
 

@@ -21,10 +21,13 @@ from convscope.results import (
     Adversarial,
     Agreement,
     Bias,
+    Checkup,
+    Clusters,
     Comparison,
     Curve,
     Embedding,
     Heatmap,
+    Matches,
     Patch,
     Pictures,
     Ranking,
@@ -35,16 +38,20 @@ from convscope.results import (
     Spots,
     Synthesis,
     Table,
+    Trends,
 )
 from convscope.views import (
     adversarial,
     agreement,
     bias,
+    checkup,
+    clusters,
     comparison,
     curves,
     embed,
     embedding,
     heatmaps,
+    matches,
     montage,
     pages,
     patches,
@@ -56,6 +63,7 @@ from convscope.views import (
     spots,
     synthesis,
     tables,
+    trends,
 )
 from convscope.views.style import DARK, LIGHT, Theme, settled
 from convscope.views.tables import needs_picture, terminal
@@ -101,6 +109,7 @@ for _kind, _view in (
     (Bias, bias), (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
     (Adversarial, adversarial), (Spots, spots), (Agreement, agreement), (Patch, patches), (Rows, rows),
     (Embedding, embedding),
+    (Trends, trends), (Clusters, clusters), (Checkup, checkup), (Matches, matches),
 ):  # fmt: skip
     figure.register(_kind, _settled(_view.figure))
     html.register(_kind, _view.html)

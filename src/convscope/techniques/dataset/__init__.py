@@ -1,0 +1,1 @@
+"""What a network does over a whole data set: questions on an index."""
