@@ -69,8 +69,8 @@ def table(technique: Technique) -> str:
 def text(technique: Technique, shown: str) -> str:
     """The page of one technique, with its picture or with why it has none."""
     photo = (" PHOTOS.index" if technique.takes_index else "") + (" PHOTO" if technique.takes_images else "")
-    images = ", images" if technique.takes_images else ""
-    first = "index" if technique.takes_index else "network"
+    taken = [*(["index"] if technique.takes_index else []), *(["network"] if technique.takes_network else [])]
+    taken += ["images"] if technique.takes_images else []
     return f"""# {technique.name}
 
 {technique.summary}
@@ -88,7 +88,7 @@ convscope {technique.name}{photo} -o {technique.name}.png
 ```
 
 ```python
-convscope.{technique.function.__name__}({first}{images}).save("{technique.name}.png")
+convscope.{technique.function.__name__}({", ".join(taken)}).save("{technique.name}.png")
 ```
 
 ## Options

@@ -172,6 +172,24 @@ def test_without_an_output_the_picture_is_named_after_the_command(desk: Desk) ->
     assert ran.out.strip()
 
 
+def test_the_changed_picture_is_written_and_holds_what_was_said(desk: Desk) -> None:
+    ran = desk("pgd", "a.png", "b.jpg", *desk.common, "--epsilon", "90/255", "--adversarial", "x.png", "--json")
+    assert ran.status == 0, ran.err
+    assert desk.files() == {"x-1.png", "x-2.png"}
+    again = json.loads(desk("classify", "x-1.png", "x-2.png", *desk.common, "--json").out)
+    for said, seen in zip(json.loads(ran.out), again, strict=True):
+        assert seen["predictions"][0]["label"] == said["adversarial"]["label"]
+        assert seen["predictions"][0]["probability"] == pytest.approx(said["adversarial"]["probability"])
+
+
+def test_a_technique_that_needs_no_photograph_runs_without(desk: Desk) -> None:
+    ran = desk("fool", "--start", "noise", "--steps", "2", *desk.common, "-o", "x.png")
+    assert ran.status == 0, ran.err
+    again = desk("rerun", "x.png")
+    assert again.status == 0, again.err
+    assert "equals x.png in every pixel" in again.err
+
+
 def test_quiet_says_nothing_on_standard_error(desk: Desk) -> None:
     assert desk("saliency", "a.png", *desk.common, "--quiet").err == ""
 
@@ -197,6 +215,13 @@ BAD = [
     (["classify", "a.png", "--input-size", "a,b"], "--input-size takes numbers"),
     (["classify", "a.png", "--mean", "1,2"], "mean"),
     (["classify", "a.png", "--device", "toaster"], "toaster"),
+    (["fool", "a.png", "--epsilon", "8"], "say 8/255"),
+    (["fool", "a.png", "--epsilon", "1/0"], "a number or a fraction, as 0.016 or 4/255, not '1/0'"),
+    (["fool", "a.png", "--epsilon", "1/300"], "less than one level of an 8-bit file"),
+    (["fool", "a.png", "--target", "purple"], "knows no 'purple'"),
+    (["fool", "a.png", "--label", "red", "--target", "red"], "already of the target 'red'"),
+    (["fool", "a.png", "--start", "grey"], "not both"),
+    (["fool", "a.png", "--steps", "1", "--adversarial", "x.jpg"], "only PNG keeps every level"),
 ]
 
 

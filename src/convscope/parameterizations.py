@@ -171,6 +171,53 @@ class FewPixels:
         self.pixels.copy_(self.centre + kept * change)
 
 
+class SharedChange:
+    """One change for many pictures, no longer than ``epsilon``, of which each step sees a few, cut at 0 and 1.
+
+    Every picture is seen once before any is seen again, in an order drawn anew each time.
+
+    Args:
+        originals: (N, 3, H, W) in [0, 1].
+        epsilon, norm: as of :class:`EpsilonBall`, around no change at all.
+        batch: pictures a step.
+        seed: of the order.
+
+    ``chosen`` are the indices of the pictures that the next step sees.
+    """
+
+    def __init__(
+        self, originals: Tensor, epsilon: float, *, norm: Norm = "linf", batch: int = 16, seed: int = 0
+    ) -> None:  # fmt: skip
+        check_epsilon(epsilon, norm, originals[0].numel())
+        self._originals, self._epsilon, self._norm = originals.detach(), epsilon, norm
+        self._batch = min(batch, len(originals))
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order = torch.zeros(0, dtype=torch.long)
+        wide = torch.promote_types(originals.dtype, torch.float32)
+        self.change = torch.zeros_like(originals[:1], dtype=wide).requires_grad_()
+        self._draw()
+
+    def parameters(self) -> list[Tensor]:
+        return [self.change]
+
+    def images(self) -> Tensor:
+        return (self._originals[self.chosen].to(self.change) + self.change).clamp(0, 1)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        if self._norm == "linf":
+            self.change.clamp_(-self._epsilon, self._epsilon)
+        else:
+            self.change.mul_((self._epsilon / self.change.norm().clamp(min=1e-12)).clamp(max=1))
+        self._draw()
+
+    def _draw(self) -> None:
+        """The pictures of the next step."""
+        if len(self._order) < self._batch:
+            self._order = torch.cat([self._order, torch.randperm(len(self._originals), generator=self._generator)])
+        self.chosen, self._order = self._order[: self._batch], self._order[self._batch :]
+
+
 def check_epsilon(epsilon: float, norm: Norm, numbers: int) -> None:
     """:class:`OptionError` where pictures of so many ``numbers`` cannot be changed by ``epsilon`` and no more."""
     most = 1.0 if norm == "linf" else math.sqrt(numbers)

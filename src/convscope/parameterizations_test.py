@@ -15,6 +15,7 @@ from convscope.parameterizations import (
     Fourier,
     Phase,
     Pixels,
+    SharedChange,
     colour_matrix,
     correlated,
     decorrelated,
@@ -209,3 +210,21 @@ def test_random_places_fill_the_ball(norm: str) -> None:
     assert float((sizes / 0.5).pow(6).mean()) == pytest.approx(0.5, abs=0.05)
     assert found.mean((0,)).abs().max() < 0.06
     assert torch.equal(near((1, 2), 0.5, norm=norm, seed=3), near((1, 2), 0.5, norm=norm, seed=3))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_shared_change_is_one_for_all_and_sees_each_picture_once_before_any_again(norm: str) -> None:
+    originals = photographs(5)
+    shared = SharedChange(originals, 0.3, norm=norm, batch=2, seed=1)
+    seen = []
+    for _ in range(5):
+        before, chosen = shared.images(), shared.chosen
+        seen += chosen.tolist()
+        torch.testing.assert_close(before, (originals[chosen] + shared.change).clamp(0, 1))
+        with torch.no_grad():
+            shared.change += 0.2
+        shared.project()
+        assert float(lengths(shared.change.detach(), norm)) <= 0.3 * (1 + 1e-6)
+    assert sorted(seen[:5]) == sorted(seen[5:]) == list(range(5))
+    again = SharedChange(originals, 0.3, norm=norm, batch=2, seed=1)
+    assert again.chosen.tolist() == seen[:2]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from convscope import registry
 from convscope.errors import ConvscopeError, OptionError
 from convscope.network import Network
-from convscope.registry import Picture, Technique, pictures_of, technique
+from convscope.registry import Fraction, Picture, Technique, pictures_of, technique
 from convscope.results import Heatmap, Synthesis
 
 OUTSIDE = '''
@@ -57,6 +57,41 @@ def brightness(
 
 NETWORK = Network(nn.Flatten(), name="flat", input_size=(2, 2))
 PICTURE = torch.linspace(0, 1, 12).view(3, 2, 2)
+
+
+@technique(family="robustness", see="what", caution="not")
+def anywhere(
+    network: Network,
+    images: Tensor | None = None,
+    *,
+    share: Annotated[Fraction | None, Field(description="how much")] = None,
+) -> Heatmap:
+    """With or without pictures."""
+    found = torch.full((1, 2, 2), share or 0.0) if images is None else images[:, 0]
+    return Heatmap(values=found, images=found[:, None], signed=False, quantity="light", summaries=[{}])
+
+
+def test_a_technique_may_do_without_pictures() -> None:
+    assert (anywhere.takes_images, anywhere.needs_images, brightness.needs_images) == (True, False, True)
+    torch.testing.assert_close(anywhere(NETWORK, PICTURE).values[0], PICTURE[0])
+    assert not anywhere(NETWORK).values.any()
+    assert not anywhere.on(NETWORK, None).values.any()
+    with pytest.raises(OptionError, match="brightness needs pictures"):
+        brightness.on(NETWORK)
+
+
+@pytest.mark.parametrize(("given", "value"), [("4/255", 4 / 255), ("0.016", 0.016), (" 1 / 4 ", 0.25), (0.5, 0.5)])
+def test_fractions_are_read(given: object, value: float) -> None:
+    assert anywhere(NETWORK, share=given).provenance.options == {"share": value}
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ("much", "share should be a number or a fraction, as 0.016 or 4/255, not 'much'"), ("1/0", "a fraction"),
+    ("-1/4", "greater than 0"), ("inf", "finite"),
+])  # fmt: skip
+def test_what_is_no_fraction_is_said(given: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        anywhere(NETWORK, share=given)
 
 
 def test_a_technique_from_outside_is_found_without_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -601,7 +601,9 @@ class Adversarial(Result):
     ``values`` (N, 3, H, W) and ``originals`` of the same shape hold the very numbers that reading their 8-bit PNG
     gives. ``names`` has two or more classes a picture, its own first, ``before`` and ``after`` their probabilities in
     [0, 1]; ``success`` says whether the changed file fools the network. ``captions`` are lines about each change.
-    ``factor`` is by how much a view enlarges the difference where it is shown a second time.
+    ``factor`` is by how much a view enlarges the difference where it is shown a second time. ``places`` says which of
+    the given pictures each is, where it is not all of them in their order. ``change`` (1, 3, H, W) is what all of them
+    were changed by, where it is one for all.
 
     ``save("x.png")`` writes the sheet with both pictures and their difference; :meth:`write_pictures` writes the
     pictures alone.
@@ -615,9 +617,16 @@ class Adversarial(Result):
     titles: Sequence[str] = ()
     captions: Sequence[Sequence[str]] = ()
     factor: float = 10.0
+    places: Sequence[int] = ()
+    change: Tensor | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {**super().arrays(), "originals": self.originals.float().numpy()}
+        change = {} if self.change is None else {"change": self.change.float().numpy()}
+        return {**super().arrays(), **change, "originals": self.originals.float().numpy()}
+
+    def place(self, index: int) -> int:
+        """Which of the given pictures it is."""
+        return self.places[index] if self.places else index
 
     def write_pictures(self, path: str | Path) -> list[Path]:
         """Write the changed pictures as PNG, numbered where there are several, and read them back.
@@ -687,6 +696,23 @@ class Patch(Result):
         with atomic_write(path) as temporary:
             shown.save(temporary, **options)
         return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(Result):
+    """Several results that belong together, drawn below each other under one heading.
+
+    ``parts`` are (title, result), results without a provenance of their own. ``values`` are the technique's own.
+    """
+
+    parts: Sequence[tuple[str, Result]]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """``values``, and the arrays of each part under its number and name, as ``1.originals``."""
+        found = super().arrays()
+        for number, (_, part) in enumerate(self.parts, 1):
+            found |= {f"{number}.{name}": array for name, array in part.arrays().items() if name != "provenance"}
+        return found
 
 
 def contact_sheet(pictures: np.ndarray, columns: int | None = None) -> Frame:

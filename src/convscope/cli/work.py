@@ -44,9 +44,14 @@ def _read(technique: Technique[..., Any], network: Network | None, path: Path, o
     from convscope.images import read_image
 
     image = read_image(path)
-    if network is not None and not technique.keeps_size:
+    if network is not None and not _keeps_size(technique, options):
         return network.prepare(image)
     return _sized(technique, image, options)
+
+
+def _keeps_size(technique: Technique[..., Any], options: dict[str, Any]) -> bool:
+    """Whether photographs are worked on at their own size: always, or as the user says."""
+    return technique.keeps_size or bool(options.get("own_size"))
 
 
 def _sized(technique: Technique[..., Any], image: Tensor, options: dict[str, Any]) -> Tensor:
@@ -94,7 +99,8 @@ class Work:
 
         index, network = self._opened()
         self.check(network)
-        apart = self.technique.takes_images and (self.technique.keeps_size or network is None)
+        own = _keeps_size(self.technique, self.options) or network is None
+        apart = self.technique.takes_images and own and bool(self.photographs)
         groups = [[path] for path in self.photographs] if apart else [self.photographs]
         for group in progress.over(groups, "photographs"):
             yield self._result(index, network, group)
@@ -215,7 +221,7 @@ def _json(results: Sequence[Result]) -> str:
 def do(work: Work, sinks: Sinks) -> list[Result]:
     """Do it with its progress shown; what is finished is saved at once, and said at the end."""
     technique = work.technique.name
-    several = work.technique.keeps_size and len(work.photographs) > 1
+    several = _keeps_size(work.technique, work.options) and len(work.photographs) > 1
     done: list[Result] = []
     with watched(work.console, technique):
         for number, result in enumerate(work.results(), 1):

@@ -28,6 +28,7 @@ from convscope.results import (
     Embedding,
     Heatmap,
     Matches,
+    Parts,
     Patch,
     Pictures,
     Ranking,
@@ -54,6 +55,7 @@ from convscope.views import (
     matches,
     montage,
     pages,
+    parts,
     patches,
     plane,
     ranking,
@@ -109,7 +111,7 @@ for _kind, _view in (
     (Bias, bias), (Synthesis, synthesis), (Comparison, comparison), (Regions, regions),
     (Adversarial, adversarial), (Spots, spots), (Agreement, agreement), (Patch, patches), (Rows, rows),
     (Embedding, embedding),
-    (Trends, trends), (Clusters, clusters), (Checkup, checkup), (Matches, matches),
+    (Trends, trends), (Clusters, clusters), (Checkup, checkup), (Matches, matches), (Parts, parts),
 ):  # fmt: skip
     figure.register(_kind, _settled(_view.figure))
     html.register(_kind, _view.html)

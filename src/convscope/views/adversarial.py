@@ -65,7 +65,7 @@ def _around_grey(change: Array) -> Pixels:
 
 def _title(result: Adversarial, index: int) -> str:
     title = result.titles[index] if index < len(result.titles) else ""
-    name = picture_name(result, index)
+    name = picture_name(result, result.place(index))
     return f"{title}   ({name})" if title and name else title or name
 
 

@@ -15,6 +15,7 @@ from convscope.results import (
     Curve,
     Embedding,
     Heatmap,
+    Parts,
     Pictures,
     Ranking,
     Regions,
@@ -195,6 +196,11 @@ def _(result: Curve) -> Said:
 
 
 @_said.register
+def _(result: Parts) -> Said:
+    return [(title, columns, rows) for title, part in result.parts for _, columns, rows in _said(part)]
+
+
+@_said.register
 def _(result: Adversarial) -> Said:
     """A row a picture: both of its classes, their probabilities before and after, and whether the file fools."""
     rows = []
@@ -202,7 +208,7 @@ def _(result: Adversarial) -> Said:
         shares = [f"{percent(b)} → {percent(a)}" for b, a in zip(before[:2], after[:2], strict=True)]
         pairs = [cell for pair in zip(names[:2], shares, strict=True) for cell in pair]
         change = result.captions[index][0] if index < len(result.captions) and result.captions[index] else ""
-        name = picture_name(result, index) or str(index + 1)
+        name = picture_name(result, result.place(index)) or str(result.place(index) + 1)
         rows.append([name, *pairs, change, "fooled" if result.success[index] else "not fooled"])
     return [("", ("picture", "its class", "", "other class", "", "change", "file"), rows)]
 

@@ -259,20 +259,26 @@ def started(images: Tensor, epsilon: float, norm: Norm, seed: int) -> Tensor:
 
 
 def reported(
-    job: Task, pictures: Tensor, *, epsilon: float | None = None, norm: Norm | None = None, notes: Sequence[str] = ()
-) -> Adversarial:
-    """The result: what the network says about the 8-bit pictures before and after, and how far they are apart."""
+    job: Task, pictures: Tensor, *, norm: Norm | None = None, epsilon: float | None = None, notes: Sequence[str] = (),
+    more: Sequence[Mapping[str, Any]] = (), lines: Sequence[str] = (),
+) -> Adversarial:  # fmt: skip
+    """The result: what the network says about the 8-bit pictures before and after, and how far they are apart.
+
+    ``epsilon`` was the budget, if there was one; ``more`` and ``lines`` have something to add to the summary and to the
+    caption of each picture.
+    """
     after = logits_of(job.network, pictures)
     found = [_summary(job, index, after[index], pictures[index]) for index in range(len(pictures))]
-    for summary in found if epsilon is not None else []:
-        summary["epsilon"], summary["norm"] = epsilon, norm
+    told = {name: value for name, value in (("epsilon", epsilon), ("norm", norm)) if value is not None}
+    for index, summary in enumerate(found):
+        summary.update({**told, **(more[index] if more else {})})
     return Adversarial(
         values=pictures, summaries=found, originals=job.originals,
         names=[[each["label"] for each in s["probabilities"]] for s in found],
         before=[[each["before"] for each in s["probabilities"]] for s in found],
         after=[[each["after"] for each in s["probabilities"]] for s in found],
         success=[s["success"] for s in found], titles=[_title(s) for s in found],
-        captions=[_caption(s) for s in found], notes=[*_clean_notes(job), *notes],
+        captions=[[*_caption(s), *lines[i : i + 1]] for i, s in enumerate(found)], notes=[*_clean_notes(job), *notes],
     )  # fmt: skip
 
 
@@ -349,5 +355,7 @@ def _clean_notes(job: Task) -> list[str]:
             f"{which} taken for another class before any attack (the first for {first}), so that is no success of it"
         )
     if job.network.crop < 1:
-        notes.append(f"{job.network.name} crops photographs; ask it about the changed picture as it is, with --crop 1")
+        notes.append(
+            f"{job.network.name} is fooled by the changed picture as it is, and crops photographs: ask it with --crop 1"
+        )
     return notes

@@ -6,6 +6,7 @@ file at a time, which ends as soon as the file fools the network.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -13,7 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from convscope.batching import batched
+from convscope.defences import Defence
 from convscope.errors import OptionError
+from convscope.images import fit
 from convscope.network import Network
 from convscope.objectives import Loss, mistaken
 from convscope.optimize import optimize
@@ -75,6 +78,13 @@ def fool(
         Fraction | None, Field(description="length of a step; 1/255 in linf and a fortieth of the budget in l2")
     ] = None,
     loss: LossOption = "cross-entropy",
+    own_size: Annotated[
+        bool,
+        Field(
+            description="change the photograph at its own size, through the network's scaling and cropping, so that "
+            "the file fools it wherever it is read as a photograph is"
+        ),
+    ] = False,
     seed: Seed = 0,
 ) -> Adversarial:
     """A picture of anything, changed within a budget until the network takes it for anything else.
@@ -90,6 +100,7 @@ def fool(
         confidence: probability of the wrong class at which it ends, in the 8-bit file. What fools with less after all
             steps counts as fooled as well.
         steps, rate, loss: of the ascent.
+        own_size: take pictures of any size, and let ``network.prepare`` be a part of what is fooled.
 
     Returns:
         ``values`` (N, 3, H, W): the changed pictures as an 8-bit file holds them, never further than ``epsilon`` from
@@ -103,6 +114,7 @@ def fool(
     Departures from the papers: the file is rounded to 8 bits within the ball and asked about after every step.
     """
     images = _begun(network, images, start, seed)
+    network = _with_preparation(network) if own_size else network
     epsilon, job = budget(epsilon, norm, images, BUDGETS), task(network, images, label, target)
     rate = (LEVEL if norm == "linf" else epsilon * SHORT) if rate is None else rate
 
@@ -123,6 +135,18 @@ def _begun(network: Network, images: Tensor | None, start: str | None, seed: int
     if start == "noise":
         return torch.rand(1, 3, *network.input_size, generator=torch.Generator().manual_seed(seed))
     return torch.full((1, 3, *network.input_size), 0.5)
+
+
+def _with_preparation(network: Network) -> Network:
+    """The network on pictures of any size, which are scaled and cropped first, with a derivative."""
+
+    def prepared(images: Tensor, generator: torch.Generator) -> Tensor:
+        return fit(images, network.input_size, crop=network.crop)
+
+    behind = network.defence
+    first = Defence("scaled and cropped", [prepared])
+    whole = first if behind is None else replace(behind, parts=[prepared, *behind.parts])
+    return replace(network.defended(whole), crop=1.0)
 
 
 def _until_fooled(

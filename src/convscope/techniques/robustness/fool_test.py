@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,22 @@ def test_a_photograph_and_a_start_are_too_much(victim: Network, images: Tensor) 
 def test_a_target_that_it_is_already_is_refused(victim: Network, images: Tensor, classes: Tensor) -> None:
     with pytest.raises(OptionError, match="already taken for the target"):
         fool(victim, images[:1], target=int(classes[0]))
+
+
+def test_a_photograph_of_its_own_size_fools_as_photographs_are_read(victim: Network, tmp_path: Path) -> None:
+    cropped = replace(victim, crop=0.8)
+    photograph = torch.rand(1, 3, 20, 17, generator=torch.Generator().manual_seed(5))
+    found = fool(cropped, photograph, own_size=True, epsilon=0.4, steps=40)
+    (path,) = found.write_pictures(tmp_path / "a.png")
+    assert found.values.shape == (1, 3, 20, 17)
+    assert found.success == [True]
+    for picture, when in ((photograph[0], "clean"), (read_image(path), "adversarial")):
+        with torch.no_grad():
+            seen = cropped(cropped.prepare(((picture * 255).round() / 255).double())[None]).softmax(1)[0]
+        assert found.summary[when]["index"] == int(seen.argmax())
+        assert found.summary[when]["probability"] == pytest.approx(float(seen.max()), abs=1e-6)
+    assert not found.notes
+
+
+def test_a_network_that_crops_is_said_to(victim: Network, images: Tensor) -> None:
+    assert "ask it with --crop 1" in fool(replace(victim, crop=0.8), images[:1], steps=1).notes[0]
