@@ -38,7 +38,6 @@ from convscope.results import Curve, Parts, Pictures
 from convscope.techniques.robustness._attack import (
     LEVEL,
     Task,
-    as_levels,
     attack,
     logits_of,
     on_grid,
@@ -307,7 +306,7 @@ def _templates(model: _Model) -> Pictures:
     tiles = torch.from_numpy(model.weights).float().view(len(model.weights), 3, model.side, model.side)
     return Pictures(
         values=tiles, tiles=tiles[None], summaries=[{}], per_picture=False, signed=True, each=True,
-        tile_titles=list(model.names), quantity="weight",
+        tile_titles=list(model.names), quantity="weight", columns=min(8, len(model.names)),
     )  # fmt: skip
 
 
@@ -321,7 +320,7 @@ def _attacked(model: _Model, seed: int) -> tuple[Any, list[float]]:
     job = task(network, model.pictures[chosen], label=model.labels[chosen].tolist())
     pictures = _least(job, torch.from_numpy(nearest[chosen]))
     said = [float(needed[place]) for place in chosen]
-    lines = [f"by algebra {as_levels(each)}, or {each * 255:.2f} levels" for each in said]
+    lines = [f"algebra says {each * 255:.2f}/255" for each in said]
     return reported(job, pictures, norm="linf", more=[{"needed": each} for each in said], lines=lines), said
 
 
@@ -350,7 +349,7 @@ def _least(job: Task, targets: Tensor) -> Tensor:
 def _curve(sides: Sequence[int], numbers: Sequence[Sequence[float]]) -> Curve:
     table = np.array(numbers)
     flat, spread = table[:, 2] * 255, table[:, 3] * 255 / np.sqrt(table[:, 0])
-    series = ["needed in linf", "at least: l2 over the root of the dimension", "sum of |w|", "accuracy"]
+    series = ["needed in linf", "needed in l2 / √dimension", "sum of |w|", "accuracy"]
     return Curve(
         values=torch.from_numpy(np.stack([flat, spread, table[:, 4], table[:, 1]])), summaries=[{}],
         per_picture=False, series=series, points=[f"{3 * side * side:,} ({side} x {side})" for side in sides],
