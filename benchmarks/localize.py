@@ -33,7 +33,7 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 17))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=300, help="that are made; those named rightly count")
+    parser.add_argument("--pictures", type=int, default=240, help="that are made; those named rightly count")
     parser.add_argument("--method", action="append", help="only this one; may be repeated")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -18,7 +18,7 @@ import torch
 from convscope.progress import Counter, counting
 
 T = TypeVar("T")
-GROWTH = 640 * 2**20  # bytes by which passes may make the process grow before what they freed is given back
+GROWTH = 384 * 2**20  # bytes by which passes may make the process grow before what they freed is given back
 PAGE = 4096  # bytes; where pages are larger, memory is given back sooner than need be
 
 

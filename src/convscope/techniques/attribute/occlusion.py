@@ -10,7 +10,11 @@ paper fills with grey and shows the probability at each position; ``cells`` hold
 stride does not meet the border, the last window of a row or column stands against it, so every pixel is covered.
 
 Only the activations that a window changes are computed again (see ``convscope.perturb``); the numbers are those of
-full passes but for rounding, and the summary says how much arithmetic was not needed.
+full passes but for rounding, and the summary says how much arithmetic was not needed. Windows come in batches of a
+bounded size and only their scores are kept, so memory does not grow with their number.
+
+In bfloat16 a drop, the difference of two numbers that are nearly the same, loses digits: SqueezeNet's maps of eight
+photographs keep a rank correlation of .98 to 1.00 with those in float32 (`benchmarks/occlusion.py --photographs`).
 """
 
 from __future__ import annotations
