@@ -102,7 +102,7 @@ def scan(
         loader = Loader(pictures, prepared, options.thumbnail)
         first = store.checkpoint["pictures"]
         if engine == "ray":
-            chunks = cluster.chunks(scanner, loader, entries, first, about["loaded"])
+            chunks = cluster.chunks(scanner, pictures, entries, first, about["loaded"])
         else:
             chunks = _local(scanner, loader, entries, first, workers)
         with counting("pictures", max(left, 1)) as counter:

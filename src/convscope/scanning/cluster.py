@@ -6,50 +6,67 @@ state decide the bits of the answer. An actor that dies is started again and doe
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
 import torch
 
-from convscope.errors import IndexUnusable
+from convscope.errors import ConvscopeError, IndexUnusable, OptionError
 from convscope.extras import require
 from convscope.index import digest_of
-from convscope.network import Network
-from convscope.scanning.chunks import Chunk, Scanner
+from convscope.network import Network, Precision
+from convscope.scanning.chunks import Chunk, Options, Scanner
 from convscope.scanning.pictures import Loader, prefetched
-from convscope.sources import Entry
+from convscope.sources import Entry, PictureSource
 from convscope.zoo import load_network
 
 AHEAD = 2  # chunks an actor has been given: one that it works on, one that waits
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an actor is told beside the network, which may be of a file that only it can import."""
+
+    options: Options
+    source: PictureSource
+    precision: Precision
+    digest: str
+    threads: int
+
+
 class Worker:
     """What an actor does: loads the network once, then chunk after chunk."""
 
-    def __init__(
-        self, loaded: Mapping[str, Any], network: Network | None, scanner: Scanner, loader: Loader, threads: int
-    ) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, loaded: Mapping[str, Any], network: Network | None, told: Told) -> None:
+        self._loaded, self._given, self._told = loaded, network, told
+
+    @cached_property
+    def _network(self) -> Network:
+        torch.set_num_threads(self._told.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        made = network or load_network(**{**loaded, "device": device})
-        made = load_network(made, device=device) if made.device.type != device else made
-        made = replace(made, precision=scanner.network.precision)
-        if digest_of(made) != digest_of(scanner.network):
+        made = load_network(self._given, device=device) if self._given else None
+        made = made or load_network(**{**self._loaded, "device": device})
+        made = replace(made, precision=self._told.precision)
+        if digest_of(made) != self._told.digest:
             raise IndexUnusable("a worker of the cluster loads another network; give all of them the same files")
-        self._scanner, self._loader, self._threads = (
-            replace(scanner, network=made),
-            replace(loader, network=made),
-            threads,
-        )
+        return made
+
+    @cached_property
+    def _scanner(self) -> Scanner:
+        return Scanner(self._network, self._told.options)
 
     def scan(self, first: int, entries: list[Entry]) -> Chunk:
         """The chunk of these pictures, the first of which has the id ``first``."""
-        ahead = 2 * self._scanner.options.batch + self._threads
-        return self._scanner.scan(first, prefetched(self._loader, entries, self._threads, ahead))
+        told = self._told
+        loader = Loader(told.source, self._network, told.options.thumbnail)
+        ahead = 2 * told.options.batch + told.threads
+        return self._scanner.scan(first, prefetched(loader, entries, told.threads, ahead))
 
 
 @contextmanager
@@ -58,7 +75,14 @@ def _connected() -> Iterator[Any]:
     ray = require("ray", "ray")
     mine = not ray.is_initialized()
     if mine:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            where = os.environ.get("RAY_ADDRESS", "this machine")
+            cause = " ".join(str(error).split())[:200]
+            raise OptionError(
+                f"Ray does not start at {where} ({cause}); check RAY_ADDRESS, and `ray status`"
+            ) from error
     try:
         yield ray
     finally:
@@ -67,20 +91,35 @@ def _connected() -> Iterator[Any]:
 
 
 def chunks(
-    scanner: Scanner, loader: Loader, entries: Iterator[Entry], first: int, loaded: Mapping[str, Any]
+    scanner: Scanner, source: PictureSource, entries: Iterator[Entry], first: int, loaded: Mapping[str, Any]
 ) -> Iterator[Chunk]:
     """The chunks in order, from as many actors as the cluster has GPUs, or processors in shares of the same threads."""
     with _connected() as ray:
-        actors = cycle(_started(ray, scanner, loader, loaded))
+        count, needs = _count(ray)
+        network = scanner.network
+        told = Told(scanner.options, source, network.precision, digest_of(network), int(needs["num_cpus"]))
+        given = None if loaded else ray.put(_on_cpu(network))
+        remote = ray.remote(Worker).options(max_restarts=-1, max_task_retries=-1, **needs)
+        actors = cycle([remote.remote(dict(loaded), given, told) for _ in range(count)])
         waiting: deque[Any] = deque()
-        most = AHEAD * _count(ray)[0]
         while part := list(islice(entries, scanner.options.chunk)):
             waiting.append(next(actors).scan.remote(first, part))
             first += len(part)
-            if len(waiting) >= most:
-                yield ray.get(waiting.popleft())
+            if len(waiting) >= AHEAD * count:
+                yield _result(ray, waiting.popleft())
         while waiting:
-            yield ray.get(waiting.popleft())
+            yield _result(ray, waiting.popleft())
+
+
+def _result(ray: Any, reference: Any) -> Chunk:
+    """What an actor found; of its error the sentence, without the report around it."""
+    try:
+        found: Chunk = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ConvscopeError):
+            raise error.cause from None
+        raise
+    return found
 
 
 def _count(ray: Any) -> tuple[int, dict[str, float]]:
@@ -91,23 +130,6 @@ def _count(ray: Any) -> tuple[int, dict[str, float]]:
         return graphics, {"num_gpus": 1, "num_cpus": max(1, int(there.get("CPU", 1)) // graphics)}
     threads = min(torch.get_num_threads(), int(there.get("CPU", 1)))
     return max(1, int(there.get("CPU", 1)) // threads), {"num_cpus": threads}
-
-
-def _started(ray: Any, scanner: Scanner, loader: Loader, loaded: Mapping[str, Any]) -> list[Any]:
-    count, needs = _count(ray)
-    threads = int(needs["num_cpus"])
-    plain = _on_cpu(scanner.network)
-    given = ray.put(plain if not loaded else None)
-    parts = ray.put((replace(scanner, network=plain), replace(loader, network=plain)))
-    remote = ray.remote(_Actor).options(max_restarts=-1, max_task_retries=-1, **needs)
-    return [remote.remote(dict(loaded), given, parts, threads) for _ in range(count)]
-
-
-class _Actor(Worker):
-    def __init__(
-        self, loaded: Mapping[str, Any], network: Network | None, parts: tuple[Scanner, Loader], threads: int
-    ) -> None:
-        super().__init__(loaded, network, *parts, threads)
 
 
 def _on_cpu(network: Network) -> Network:

@@ -20,6 +20,9 @@ _SHIFT = 22  # keeps a float's exponent and the first bit behind it: half an oct
 _FIRST = (127 - 12) << 1  # of 2^-12, the lowest edge above zero
 _SIDE = (BINS - 1) // 2  # bins above the innermost one, and as many below
 _WORTH = 200_000  # values for which another thread is worth waking
+FIELDS = (
+    "zeros", "silent", "values", "ids", "places", "total", "squares", "maximum", "histogram", "seen", "grid",
+)  # fmt: skip
 Places: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """Where, in a picture of the batch, each of these channels has its first maximum."""
 
@@ -135,12 +138,26 @@ def histogram(values: Tensor) -> np.ndarray:
 
 
 def rank(peaks: np.ndarray, places: Places, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
-    """Put each picture's peaks (N, C) where they belong among the strongest so far; ``places`` tells where they are."""
-    for picture, (peak, id) in enumerate(zip(peaks, ids, strict=True)):
-        better = np.flatnonzero((peak > state["values"][:, -1]) & (peak != 0))
-        if len(better):
-            fresh = {"values": peak[better, None], "places": places(picture, better)[:, None]}
-            _insert(state, better, fresh | {"ids": np.full((len(better), 1), id)})
+    """Put the peaks (N, C) of a batch where they belong among the strongest so far; ``places`` tells where they are.
+
+    Where a picture stands is asked for those alone that get in, which are few after the first pictures.
+    """
+    fresh = np.where((peaks == 0) | np.isnan(peaks), np.float32(-np.inf), peaks)
+    better = np.flatnonzero(fresh.max(0) > state["values"][:, -1])
+    if not len(better):
+        return
+    kept = state["values"].shape[1]
+    values = np.concatenate([state["values"][better], fresh[:, better].T], 1)
+    order = np.argsort(-values, axis=1, kind="stable")[:, :kept]
+    joined = {"values": values, "ids": np.concatenate([state["ids"][better], np.tile(ids, (len(better), 1))], 1)}
+    joined["ids"][np.isneginf(values)] = -1
+    joined["places"] = np.concatenate([state["places"][better], np.full((len(better), len(ids)), -1)], 1)
+    for name, array in joined.items():
+        state[name][better] = np.take_along_axis(array, order, 1)
+    for picture in range(len(ids)):
+        rows, slots = np.nonzero((order == kept + picture) & (state["ids"][better] >= 0))
+        if len(rows):
+            state["places"][better[rows], slots] = places(picture, better[rows])
 
 
 def _insert(state: dict[str, np.ndarray], rows: np.ndarray, fresh: dict[str, np.ndarray]) -> None:

@@ -85,8 +85,7 @@ class Channels:
 
 def part_of(state: State, layer: str) -> State:
     """The fields of one layer; the arrays are the state's own."""
-    prefix = f"{layer}/"
-    return {name[len(prefix) :]: array for name, array in state.items() if name.startswith(prefix)}
+    return {field: state[f"{layer}/{field}"] for field in planes.FIELDS}
 
 
 # ---- gradients
