@@ -6,7 +6,8 @@
 A run of ``steps`` steps of the technique, minus a run of one step, is what a step costs: what is done once for each
 picture (targets, octaves) is left out on both sides. The floor is one forward pass that ends behind the deepest layer
 asked for and one ``autograd.grad`` for the pixels, with frozen weights, in the same precision. Both are measured in
-turn, so that a noisy machine is noisy for both, and the median of the ratios is reported.
+turn, so that a noisy machine is noisy for both, and the median of the ratios is reported; on a CPU times are those of
+one thread of the processor.
 
 A case is a line of ``CASES``: the technique, the layer of each network, and the options of the technique.
 """
@@ -54,11 +55,14 @@ CASES = [
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
+    """Of one call: of the processor on a CPU, so that others at work do not count; of the clock on a GPU."""
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        call()
+        return time.process_time() - start
     start = time.perf_counter()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -99,11 +103,14 @@ def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", help="cases whose name holds this")
     parser.add_argument("--precision", default="float32", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "synthesis.json")
     options = parser.parse_args()
-    size, steps, repeats = (64, 3, 2) if options.quick else (224, 12, 7)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    size, steps, repeats = (64, 3, 2) if options.quick else (224, 8, options.repeats)
     cases = [dataclasses.replace(case, name=case.name or case.technique) for case in CASES]
     found = {
         f"{case.name}, {spec}": measure(case, spec, size, steps, repeats, options.precision)

@@ -6,7 +6,8 @@
 All maximise one channel of a layer from Fourier coefficients under the transforms of Olah et al. 2017. The floor is the
 module's forward pass for one picture, ended behind the layer, and one ``autograd.grad`` for the pixels with frozen
 weights, in float32. Each round measures all in turn, so that a noisy machine is noisy for all, and the median of the
-ratios counts. At the end both pictures' objectives are measured in float32, without transforms.
+ratios counts; on a CPU times are those of one thread of the processor. At the end both pictures' objectives are
+measured in float32, without transforms.
 """
 
 from __future__ import annotations
@@ -40,11 +41,14 @@ class Reached(Exception):
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
+    """Of one call: of the processor on a CPU, so that others at work do not count; of the clock on a GPU."""
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        call()
+        return time.process_time() - start
     start = time.perf_counter()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -122,20 +126,28 @@ def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
+    parser.add_argument("--only", default="", help="networks whose name holds this")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "visualize.json")
     options = parser.parse_args()
-    size, steps, repeats = (64, 3, 2) if options.quick else (224, 5, 5)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    size, steps, repeats = (64, 3, 2) if options.quick else (224, 5, options.repeats)
     layers = dict(list(LAYERS.items())[:1]) if options.quick else LAYERS
-    found = {name: measure(name, layer, size, steps, repeats) for name, layer in layers.items()}
+    found: dict[str, Any] = {}
     settings = {
         "size": size, "steps": steps, "repeats": repeats, "threads": torch.get_num_threads(),
         "machine": platform.machine(), "torch": torch.__version__,
         "fast in bfloat16": fast_in_bfloat16(torch.device("cpu")),
     }  # fmt: skip
-    print(json.dumps(found, indent=2))
-    if not options.quick:
-        options.output.parent.mkdir(exist_ok=True)
-        options.output.write_text(json.dumps({"settings": settings, "networks": found}, indent=2) + "\n")
+    for name, layer in layers.items():
+        if options.only not in name:
+            continue
+        found[name] = measure(name, layer, size, steps, repeats)
+        print(name, json.dumps(found[name], indent=2), flush=True)
+        if not options.quick:
+            options.output.parent.mkdir(exist_ok=True)
+            options.output.write_text(json.dumps({"settings": settings, "networks": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -95,20 +95,19 @@ class AlphaNorm(Penalty):
 AXES = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1),
         (1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1))  # fmt: skip
 COARSER = (1, 2, 4, 8, 16)  # how much coarser pictures are whose colours are compared
-SOFT = 1e-5  # added under roots, whose slope at zero is infinite
 
 
 @dataclass(frozen=True)
 class Colours(Penalty):
-    """weight * distance of a picture's colours from another's, fine and coarse.
+    """weight * squared distance of a picture's colours from another's, fine and coarse.
 
-    It is the sliced Wasserstein distance (Rabin et al. 2011; Heitz et al. 2021 compare features so), of pixels and of
-    means of 2 to 16 pixels a side: projected on each of :data:`AXES`, both pictures' colours are put in order, and the
-    root of their mean squared difference is averaged over resolutions. Where colours lie does not matter. The first
-    filters of many networks see edges alone, so that none of their layers knows whether a plain sky is blue.
+    It is the squared sliced Wasserstein distance (Rabin et al. 2011; Heitz et al. 2021 compare features so), of pixels
+    and of means of 2 to 16 pixels a side: projected on each of :data:`AXES`, both pictures' colours are put in order,
+    and their mean squared difference is averaged over resolutions. Where colours lie does not matter. The first filters
+    of many networks see edges alone, so that none of their layers knows whether a plain sky is blue.
 
     Args:
-        weight: of the distance, which is in the range [0, 1].
+        weight: of the square of a distance in the range [0, 1].
         like: (1, 3, h, w) or (N, 3, h, w), the other picture, or one each.
     """
 
@@ -138,8 +137,8 @@ def as_many(ordered: Tensor, count: int) -> Tensor:
 
 
 def colour_distance(ordered: Tensor, wanted: Tensor) -> Tensor:
-    """(N,) of (N, axes, n) and as many."""
-    return ((ordered - wanted).square().mean((1, 2)) + SOFT).sqrt()
+    """(N,) squared, of (N, axes, n) and as many."""
+    return (ordered - wanted).square().mean((1, 2))
 
 
 # ---- operations between steps (Yosinski et al. 2015, section 3, in the published order)

@@ -43,9 +43,10 @@ from convscope.long_run import Trained, gone_through, writable
 from convscope.network import Network
 from convscope.objectives import Objective, features, gram
 from convscope.optimize import State, load_state
-from convscope.regularizers import COARSER, SOFT, TotalVariation, as_many, colour_distance, sorted_colours
+from convscope.regularizers import COARSER, TotalVariation, as_many, colour_distance, sorted_colours
 from convscope.zoo.options import seeded
 
+SOFT = 1e-5  # added under roots, whose slope at zero is infinite
 KEPT = 512 << 20  # bytes of decoded photographs that are kept for the next time
 SAVED = 250  # steps after which what a broken training goes on from is written
 MARGIN = 8  # pixels that are painted around what is judged; see Training._parts
@@ -303,7 +304,8 @@ class Training:
         found = []
         for coarser, ordered in self._ordered.items():
             wanted = ordered[styles.to(ordered.device)]
-            found.append(colour_distance(as_many(sorted_colours(painted, coarser), wanted.shape[2]), wanted))
+            apart = colour_distance(as_many(sorted_colours(painted, coarser), wanted.shape[2]), wanted)
+            found.append((apart + SOFT).sqrt())
         return self.recipe.colours * torch.stack(found).mean(0)
 
     def _content(self, photographs: Tensor) -> Objective:

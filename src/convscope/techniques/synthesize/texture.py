@@ -100,8 +100,8 @@ def texture(
         Numbers, Field(description="what is moved: Fourier coefficients in decorrelated colours, or the pixels")
     ] = "fourier",
     colours: Annotated[
-        float, Field(ge=0, description="weight of how far the colours are from the sample's, fine and coarse")
-    ] = 3.0,
+        float, Field(ge=0, description="weight of how far colours are from the sample's, squared, fine and coarse")
+    ] = 20.0,
     tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 2.0,
     optimizer: Annotated[Literal["lbfgs", "adam"], Field(description="how to go down")] = "lbfgs",
     rate: Annotated[
@@ -130,7 +130,7 @@ def texture(
         layers, layer_weight, strip, centred: of ``gram``. The strip has the layers in the order in which the network
             reaches them.
         window: of ``neighbour``: about the size of the largest regular feature.
-        colours: of ``gram``: weight of the distance of the colours.
+        colours: of ``gram``: weight of the squared distance of the colours.
         parameters, tv, optimizer, rate, steps, scales: of ``gram``, as in :func:`style`.
         tile: of ``gram``: the result is the same but for rounding, in bounded memory.
         every: of how many steps, over all sizes, a picture is kept.
