@@ -28,11 +28,11 @@ from convscope.network import Network
 from convscope.optimize import State, save_state
 
 RECIPE = Recipe(
-    steps=4000, batch=1, style_size=320, content_layers=("relu3_2",),
+    steps=3500, batch=1, style_size=320, content_layers=("relu3_2",),
     style_layers=("relu1", "relu2_2", "relu3_2", "relu4_3"),
 )  # fmt: skip
 #: (steps for which rate and opening are planned, steps after which the plan ends): it was shortened on the way
-PLANS = ((6000, 3250), (4000, 4000))
+PLANS = ((6000, 3250), (4000, 3500))
 
 
 def told(steps: Iterator[Step]) -> Iterator[Step]:
