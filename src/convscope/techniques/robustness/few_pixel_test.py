@@ -62,8 +62,7 @@ def balanced(network: Network, image: Tensor, margin: float) -> int:
 # ---- against brute force
 
 
-@pytest.mark.parametrize("softly", [False, True])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "softly"), [(1, False), (2, True)])
 def test_what_no_pixel_can_do_evolution_comes_as_near_to_as_brute_force(seed: int, softly: bool) -> None:
     """Out of reach, so that the search goes on to its end: it must find the best place and as good a colour."""
     network, image = toy(seed, softly=softly), picture(seed)
@@ -80,7 +79,7 @@ def test_what_no_pixel_can_do_evolution_comes_as_near_to_as_brute_force(seed: in
         assert found >= float(everything.min()) - 1e-7
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_it_fools_exactly_where_brute_force_says_that_one_pixel_can(seed: int) -> None:
     network, image = toy(seed), picture(seed)
     label = balanced(network, image, 30.0)
