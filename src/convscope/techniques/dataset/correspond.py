@@ -58,7 +58,7 @@ def correspond(
     index: Index,
     images: Tensor,
     *,
-    target: Target = None,
+    target: Annotated[Target, Field(description="class of the others; the predicted one if left out")] = None,
     points: Annotated[
         Sequence[str] | None,
         Field(description="ROW,COLUMN in pixels of the prepared picture; again for more; chosen if left out"),

@@ -68,12 +68,14 @@ SHAPES = 20  # cells of a side at most
         "the answer."
     ),
     quick={"most": 12},
-    example={},
+    example={"target": "disc"},
 )
 def strategies(
     index: Index,
     *,
-    target: Target = None,
+    target: Annotated[
+        Target, Field(description="class whose pictures are asked about; the one with the most if left out")
+    ] = None,
     method: Annotated[str, Field(description="technique that makes the heat maps")] = "gradcam",
     groups: Annotated[int | None, Field(ge=1, le=32, description="how many; by the largest gap if left out")] = None,
     most: Annotated[int, Field(ge=FEWEST, description="pictures of the class, spread over all of it")] = 400,
