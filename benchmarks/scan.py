@@ -70,7 +70,7 @@ def squeezenet() -> Network:
 def speed(quick: bool) -> dict[str, Any]:
     networks = {"builtin": convscope.load_network("builtin"), "squeezenet1_0": squeezenet()}
     return {
-        f"{name} {precision}": ratio(convscope.load_network(network, precision=precision), 24 if quick else 256)
+        f"{name} {precision}": ratio(convscope.load_network(network, precision=precision), 64 if quick else 256)
         for name, network in networks.items()
         for precision in ("bfloat16", "float32")
     }
@@ -85,7 +85,7 @@ def ratio(network: Network, count: int) -> dict[str, Any]:
     with torch.inference_mode():
         forward = lambda: [network(part) for part in images.split(options.batch)]  # noqa: E731
         scan = lambda: scanner.scan(0, pictures)  # noqa: E731
-        seconds = in_turn({"forward": forward, "scan": scan}, rounds=4)
+        seconds = in_turn({"forward": forward, "scan": scan}, rounds=3)
     files = time.perf_counter()
     scanner.scan(0, islice(photographs(network), count))
     files = time.perf_counter() - files

@@ -19,6 +19,7 @@ from convscope.index import BINS
 _SHIFT = 22  # keeps a float's exponent and the first bit behind it: half an octave
 _FIRST = (127 - 12) << 1  # of 2^-12, the lowest edge above zero
 _SIDE = (BINS - 1) // 2  # bins above the innermost one, and as many below
+_LINE = 32  # channels whose bfloat16 numbers share a line of memory, where channels come last
 _WORTH = 200_000  # values for which another thread is worth waking
 FIELDS = (
     "zeros", "silent", "values", "ids", "places", "total", "squares", "maximum", "histogram", "seen", "grid",
@@ -87,7 +88,7 @@ def _by_loops(kernels: ModuleType, maps: Tensor, state: dict[str, np.ndarray]) -
     sums = [peaks, *(state[name] for name in ("zeros", "total", "squares", "histogram"))]
     run: Callable[..., None]
     run, where = (kernels.last, kernels.where_last) if channels_last else (kernels.first, kernels.where_first)
-    shares = _shares(channels, maps.numel(), kernels.TILE)
+    shares = _shares(channels, maps.numel())
     others = [_helpers().submit(run, bits, shift, *share, *sums) for share in shares[1:]]
     run(bits, shift, *shares[0], *sums)
     for other in others:
@@ -101,9 +102,9 @@ def _by_loops(kernels: ModuleType, maps: Tensor, state: dict[str, np.ndarray]) -
     return peaks, places
 
 
-def _shares(channels: int, values: int, tile: int) -> list[tuple[int, int]]:
-    """Ranges of channels, one a thread, in whole tiles, where there is enough to do."""
-    threads = min(torch.get_num_threads(), max(1, values // _WORTH), -(-channels // tile))
+def _shares(channels: int, values: int) -> list[tuple[int, int]]:
+    """Ranges of channels, one a thread, of no less than a line of memory, where there is enough to do."""
+    threads = min(torch.get_num_threads(), max(1, values // _WORTH), -(-channels // _LINE))
     each = -(-channels // threads)
     return [(start, min(start + each, channels)) for start in range(0, channels, each)]
 
