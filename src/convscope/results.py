@@ -335,7 +335,9 @@ class Curve(Result):
     """Named series over a common axis.
 
     ``values`` is (series, points), NaN where a series has no point; ``panels`` groups the series' names into plots
-    below each other, each with its axis label and whether it is logarithmic.
+    below each other, each with its axis label and whether it is logarithmic. ``lows`` and ``highs`` of the same shape
+    are the ends of intervals. Series that are ``dashed`` have the colour of the one before them in the panel; ``dash``
+    says what that means.
     """
 
     finite: ClassVar[bool] = False
@@ -343,6 +345,14 @@ class Curve(Result):
     points: Sequence[str]
     panels: Sequence[tuple[str, Sequence[str], bool]]
     axis: str = ""
+    lows: Tensor | None = None
+    highs: Tensor | None = None
+    dashed: Sequence[str] = ()
+    dash: str = ""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        ends = {"lows": self.lows, "highs": self.highs}
+        return {**super().arrays(), **{name: end.numpy() for name, end in ends.items() if end is not None}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,19 @@ def numbers(text: str | float | Sequence[float], option: str) -> list[float]:
         raise OptionError(f"{option} takes numbers separated by commas, not {text!r}") from None
 
 
+def epsilon(text: str) -> float:
+    """A budget in L-inf, a number or a fraction; :class:`OptionError` says what it may be."""
+    from convscope.parameterizations import check_epsilon
+    from convscope.registry import fraction
+
+    try:
+        value = fraction(text)
+    except ValueError as error:
+        raise OptionError(f"--epsilon {error}, not {text!r}") from None
+    check_epsilon(value, "linf", 1)
+    return float(value)
+
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 NETWORK_OPTIONS: Options = {

@@ -62,26 +62,54 @@ def _values(result: Curve, name: str) -> Array:
 
 
 def _hidden(result: Curve) -> list[str]:
-    """Zeros have no place on a logarithmic axis."""
+    """Zeros have no place on a logarithmic axis; and what a dashed line means."""
     shown = [_values(result, name) for _, series, logarithmic in result.panels if logarithmic for name in series]
     count = sum(int((values <= 0).sum()) for values in shown)
-    return [f"{count} values of zero or less have no place on the logarithmic axes."] if count else []
+    said = [f"{count} values of zero or less have no place on the logarithmic axes."] if count else []
+    return [*said, *([f"Dashed: {result.dash}."] if result.dashed else [])]
 
 
 def _panel(sheet: Sheet, axes: Axes, result: Curve, series: Sequence[str], logarithmic: bool) -> None:
     theme = sheet.theme
     drawn = []
-    for place, name in enumerate(series):
-        values = _values(result, name)
+    colours = _colours(result, series, theme)
+    for name in series:
+        values, dashed = _values(result, name), name in result.dashed
         good = np.isfinite(values) & ((values > 0) | (not logarithmic))
         at = np.flatnonzero(good)
         drawn.append(values[good])
-        colour = theme.series[place % len(theme.series)]
+        colour = colours[name]
         size = 3.2 if len(values) <= 60 else 0
-        axes.plot(at, values[good], color=colour, linewidth=1.0, alpha=0.45 if size else 1.0, zorder=3)
-        axes.plot(at, values[good], color=colour, linewidth=0, marker="o", markersize=size, markeredgewidth=0, zorder=4)
+        few = len(values) <= 12  # a line through few points is what is to be seen
+        axes.plot(
+            at, values[good], color=colour, linestyle=(0, (3, 2)) if dashed else "-", zorder=3,
+            linewidth=1.6 if few else 1.0, alpha=0.45 if size and not few else 1.0,
+        )  # fmt: skip
+        if not dashed:
+            axes.plot(
+                at, values[good], color=colour, linewidth=0, marker="o", markersize=size, markeredgewidth=0, zorder=4
+            )
+            _interval(axes, result, name, colour, good)
     _style(axes, theme)
     _scale(axes, np.concatenate(drawn) if drawn else np.zeros(0), logarithmic)
+
+
+def _colours(result: Curve, series: Sequence[str], theme: Theme) -> dict[str, str]:
+    """One each; a dashed one has that of the one before it."""
+    found: dict[str, str] = {}
+    solid = -1
+    for name in series:
+        solid += not (name in result.dashed and found)
+        found[name] = theme.series[solid % len(theme.series)]
+    return found
+
+
+def _interval(axes: Axes, result: Curve, name: str, colour: str, good: Array) -> None:
+    if result.lows is None or result.highs is None:
+        return
+    place, at = list(result.series).index(name), np.flatnonzero(good)
+    low, high = (end[place].double().numpy()[good] for end in (result.lows, result.highs))
+    axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
 
 
 def _style(axes: Axes, theme: Theme) -> None:
@@ -117,13 +145,19 @@ def _label(sheet: Sheet, result: Curve, label: str, series: Sequence[str], x: fl
     if len(series) == 1 and series[0] == label:
         return
     x += measure(label, HEAD, True) + 36
-    for place, name in enumerate(series):
+    colours = _colours(result, series, sheet.theme)
+    for name in (each for each in series if each not in result.dashed):
         there = bool(np.isfinite(_values(result, name)).any())
-        colour = sheet.theme.series[place % len(sheet.theme.series)] if there else sheet.theme.quiet
-        words = name if there else f"{name}: none"
+        colour = colours[name] if there else sheet.theme.quiet
+        words = _short(name, label) if there else f"{_short(name, label)}: none"
         sheet.rectangle(x, y - 10, 26, 5, colour)
         sheet.text(x + 36, y, words, colour=colour)
         x += 36 + measure(words, BODY) + 36
+
+
+def _short(name: str, label: str) -> str:
+    """Without what the panel's label says already."""
+    return name.removeprefix(label.partition(",")[0]).strip(" ,+") or name
 
 
 def _points(axes: Axes, names: Sequence[str], count: int, width: int, theme: Theme) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,14 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from convscope.backward import gradient
 from convscope.errors import MissingExtra, NetworkError, OptionError
+from convscope.images import read_image
 from convscope.network import Network
 from convscope.zoo import builtin, load_network, timm_models, torchvision_models
 
@@ -336,6 +340,19 @@ def test_the_builtin_network_that_is_shipped() -> None:
     assert "accordion" in network.labels
 
 
+def test_the_robust_network_is_the_builtin_one_with_other_weights() -> None:
+    plain, robust = load_network("builtin", device="cpu"), load_network("builtin-robust", device="cpu")
+    assert robust.name == "builtin-robust"
+    assert robust.weights.startswith("builtin-robust.safetensors sha256:")
+    assert robust.labels == plain.labels
+    assert [(i.name, i.shape) for i in robust.layers()] == [(i.name, i.shape) for i in plain.layers()]
+    assert builtin.FILES["builtin-robust"].stat().st_size < 5_500_000
+    with safe_open(builtin.FILES["builtin-robust"], "pt") as file:
+        recipe = json.loads(file.metadata()["recipe"])
+    assert recipe["epsilon"] == 4 / 255
+    assert recipe["weights"] == plain.weights  # where training began
+
+
 # ---- torchvision and timm
 
 
@@ -525,6 +542,32 @@ def test_squeezenet_names_what_is_in_photographs(photograph: str, words: set[str
     probabilities = network(network.prepare(picture).reshape(1, 3, 224, 224)).softmax(1)[0]
     assert network.label(int(probabilities.argmax())) in words
     assert network.weights == "squeezenet1_0_imagenet.safetensors sha256:f5eb7572…"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_robust_network_stands_what_the_plain_one_does_not() -> None:
+    """Ten steps of projected gradient descent, written out, on test photographs of Caltech-101."""
+    plain, robust = load_network("builtin", device="cpu"), load_network("builtin-robust", device="cpu")
+    chosen = ("flamingo", "Motorbikes", "sunflower", "watch", "yin_yang", "pagoda", "Leopards", "stop_sign")
+    images, labels = [], []
+    with tarfile.open(SHARED / "data" / "caltech101" / "test.tar") as tar:
+        members = sorted((m for m in tar if m.isfile()), key=lambda m: m.name)
+        for label in chosen:
+            found = [m for m in members if Path(m.name).parent.name == label][:3]
+            images += [plain.prepare(read_image(tar.extractfile(m).read())) for m in found]
+            labels += [plain.target(label)] * len(found)
+    given, truth = torch.stack(images), torch.tensor(labels)
+    standing = {}
+    for network in (plain, robust):
+        moved = given.clone()
+        for _ in range(10):
+            moved = moved.detach().requires_grad_()
+            slope = gradient(torch.nn.functional.cross_entropy(network(moved), truth), moved)
+            moved = (given + (moved + slope.sign() / 255 - given).clamp(-4 / 255, 4 / 255)).clamp(0, 1)
+        standing[network.name] = int((network(moved.detach()).argmax(1) == truth).sum())
+    assert standing["builtin"] <= 0.2 * len(truth), standing
+    assert standing["builtin-robust"] >= 0.5 * len(truth), standing
 
 
 def test_a_file_that_imports_torchvision_works_where_its_operators_do_not_match_torch(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
-from convscope.errors import OptionError
+from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Options, epsilon, load, parameters
 
 
 def _train_robust(folder: Path, output: Path, resume: Path | None, half: bool, quiet: bool, **given: Any) -> None:
@@ -19,7 +18,7 @@ def _train_robust(folder: Path, output: Path, resume: Path | None, half: bool, q
 
     told = {option: given.pop(option) for option in TRAINING}
     told["crop"] = told.pop("area")
-    told["epsilon"] = _epsilon(told["epsilon"])
+    told["epsilon"] = epsilon(told["epsilon"])
     recipe = training.Recipe(**told)
     network, console = load(given, recipe.seed), make_console(quiet)
     state = None if resume is None else load_state(resume)
@@ -34,18 +33,6 @@ def _train_robust(folder: Path, output: Path, resume: Path | None, half: bool, q
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     for path in done.wrote:
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
-
-
-def _epsilon(text: str) -> float:
-    from convscope.parameterizations import check_epsilon
-    from convscope.registry import fraction
-
-    try:
-        value = fraction(text)
-    except ValueError as error:
-        raise OptionError(f"--epsilon {error}, not {text!r}") from None
-    check_epsilon(value, "linf", 1)
-    return float(value)
 
 
 SHARE = {"type": click.FloatRange(0, 1), "show_default": True}
