@@ -59,6 +59,23 @@ class Chosen(BaseModel):
     ids: list[int] = Field(max_length=5000)
 
 
+class Asked(BaseModel):
+    """A sitting to begin."""
+
+    kind: Literal["label", "predict"]
+    limit: int = Field(default=20, ge=2, le=200)
+    subject: str = Field(default="me", min_length=1, max_length=60)
+    method: str = Field(default="gradcam", max_length=60, description="what explains, for predict")
+    seed: int = Field(default=0, ge=0, le=2**31)
+
+
+class Answered(BaseModel):
+    """An answer to a question."""
+
+    answer: str = Field(max_length=300)
+    seconds: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+
+
 class Word(BaseModel):
     """What to tell a job."""
 
@@ -85,6 +102,7 @@ def create_app(settings: Settings) -> Any:
     app.include_router(_picture_routes(desk))
     app.include_router(_job_routes(desk))
     app.include_router(_index_routes(desk))
+    app.include_router(_study_routes(desk))
     _pages(app, desk)
     app.add_exception_handler(ConvscopeError, _sentence)
     return Guard(app, settings)
@@ -277,6 +295,11 @@ def _index_routes(desk: Desk) -> APIRouter:
         """A small picture of one of them."""
         return Response(desk.thumbnail(place), media_type="image/webp", headers=NEVER)
 
+    @router.get("/index/pictures/{place}/prepared.png", response_class=Response)
+    def prepared(place: int) -> Response:
+        """One of them as the network saw it."""
+        return _png(desk.prepared(place), NEVER)
+
     @router.get("/index/pictures/{place}")
     def picture(place: int) -> dict[str, Any]:
         """What the scan found about one of them, and its nearest neighbours."""
@@ -286,6 +309,38 @@ def _index_routes(desk: Desk) -> APIRouter:
     def opened(place: int) -> dict[str, Any]:
         """Open one of them as a picture of the explorer."""
         return desk.open_indexed(place)
+
+    return router
+
+
+def _study_routes(desk: Desk) -> APIRouter:
+    router = _router()
+
+    @router.post("/studies", status_code=201)
+    def begin(asked: Asked) -> dict[str, Any]:
+        """Begin a sitting."""
+        return desk.begin_study(**asked.model_dump()).told()
+
+    @router.get("/studies/{sitting}")
+    def told(sitting: str) -> dict[str, Any]:
+        """Where a sitting is."""
+        return desk.sitting(sitting).told()
+
+    @router.get("/studies/{sitting}/{number}.png", response_class=Response)
+    def shown(sitting: str, number: int) -> Response:
+        """What is shown at a question."""
+        return _png(desk.study_picture(sitting, number), NEVER)
+
+    @router.post("/studies/{sitting}/{number}")
+    def answer(sitting: str, number: int, answered: Answered) -> dict[str, Any]:
+        """Answer a question."""
+        return desk.sitting(sitting).answer(number, answered.answer, answered.seconds)
+
+    @router.get("/studies/{sitting}/answers.csv", response_class=Response)
+    def table(sitting: str) -> Response:
+        """The answers so far."""
+        headers = {"content-disposition": "attachment; filename=answers.csv", **NEVER}
+        return Response(desk.sitting(sitting).table(), media_type="text/csv", headers=headers)
 
     return router
 

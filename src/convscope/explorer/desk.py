@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 import convscope
 from convscope import registry
 from convscope.errors import ConvscopeError, OptionError, nearest
-from convscope.explorer import forms
+from convscope.explorer import forms, studies
 from convscope.explorer.jobs import Job, Jobs
 from convscope.explorer.live import BRUSHES, Live
 from convscope.explorer.pictures import Pictures, png
 from convscope.explorer.settings import Settings
 from convscope.feedforward.files import shipped
+from convscope.images import to_uint8
 from convscope.report.demo import photographs
 from convscope.report.recipe import flags
 from convscope.views.colour import symmetric_colour
@@ -48,6 +50,7 @@ class Desk:
         folder = self.settings.cache / "pictures" / "".join(c if c.isalnum() or c in "-." else "-" for c in key)
         self.pictures = Pictures(folder, self.network, self.settings.pixels)
         self.live = Live(self.network, self.pictures)
+        self.studies = studies.Studies()
         index = None if self.index is None else [str(self.index.path), dict(self.index.provenance)]
         self.jobs = Jobs(self.settings, {"network": self.network.name, "weights": self.network.weights,
                                          "loaded": dict(self.settings.loaded), "index": index})  # fmt: skip
@@ -383,6 +386,46 @@ class Desk:
         row = self._row(place)
         image = self._asked().image(place)
         return self.said(self.pictures.add(image, Path(str(self._columns["path"][row])).stem))
+
+    # ---- studies with a person
+
+    def begin_study(self, *, kind: studies.Kind, limit: int, subject: str, method: str, seed: int) -> studies.Sitting:
+        """Begin a sitting; pictures to label come from the index, those to guess are the open ones or its."""
+        with self.live.alone:
+            if kind == "label":
+                found = studies.label_sitting(self.network, self._asked(), limit=limit, subject=subject, seed=seed)
+                return self.studies.begin(found)
+            pictures = self._to_guess(limit, seed)
+            found = studies.predict_sitting(
+                self.network, pictures, limit=limit, subject=subject, method=method, seed=seed
+            )
+            return self.studies.begin(found)
+
+    def _to_guess(self, limit: int, seed: int) -> list[tuple[str, Tensor]]:
+        if self.index is None:
+            return [(self.pictures.title(name), self.pictures.image(name)) for name in self.pictures.titles]
+        places = random.Random(seed).sample([int(i) for i in self.index.ids], min(limit, len(self.index)))
+        return [(str(place), self.index.prepared(place)) for place in places]
+
+    def sitting(self, name: str) -> studies.Sitting:
+        """One that was begun."""
+        found = self.studies.get(name)
+        if found is None:
+            raise NotThere("there is no such sitting any more; begin another")
+        return found
+
+    def study_picture(self, name: str, number: int) -> bytes:
+        """A PNG of what is shown at the open question."""
+        sitting = self.sitting(name)
+        if number != len(sitting.answers) or number >= len(sitting.study.questions):
+            raise NotThere(f"question {number} is not the one that is open")
+        with self.live.alone:
+            return png(to_uint8(sitting.show(sitting.study.questions[number])))
+
+    def prepared(self, place: int) -> bytes:
+        """A PNG of a scanned picture as the network saw it."""
+        self._row(place)
+        return png(to_uint8(self._asked().prepared(place)))
 
     def bokeh(self) -> Path | None:
         """Where the installed Bokeh keeps its browser side; None where it is not installed."""

@@ -41,12 +41,12 @@ class Live:
 
     network: Network
     pictures: Pictures
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    alone: threading.RLock = field(default_factory=threading.RLock)
     _kept: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
 
     def _once(self, key: Any, make: Callable[[], T]) -> T:
         """What was made before for the same key, or now; the network is asked by one at a time."""
-        with self._lock:
+        with self.alone:
             if key not in self._kept:
                 self._kept[key] = make()
                 while len(self._kept) > KEPT:
@@ -61,7 +61,7 @@ class Live:
         return self._once(("probabilities", name), lambda: self._shares(self.pictures.image(name)))
 
     def _shares(self, image: Tensor) -> Tensor:
-        with torch.no_grad(), self._lock:
+        with torch.no_grad(), self.alone:
             return self.network(image[None])[0].float().softmax(0).cpu()
 
     def prediction(self, name: str, count: int = TOP) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ class Live:
 
     def fields(self, layer: str) -> dict[str, Any] | None:
         """Pixels that each row and each column of a layer's grid sees, half open; None where it has none."""
-        with self._lock:
+        with self.alone:
             found = self.network.receptive_fields.get(layer)
         if found is None or max(found.units) > FINEST:
             return None
@@ -203,7 +203,7 @@ class Live:
         engine, saved = "full", None
         if boxes and edited is image:
             content = _content(image, fill)
-            with self._lock:
+            with self.alone:
                 outcome = self._variations.of(image, list(boxes), content, each=len(boxes))
             after, engine, saved = outcome.logits[0].float().softmax(0).cpu(), outcome.engine, outcome.saved
         else:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from convscope.cli.bar import make_console
 from convscope.cli.options import CONTEXT, FILE, FOLDER, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from convscope.behaviour.responses import Response
 
 
 def _label(
@@ -24,6 +19,7 @@ def _label(
 ) -> None:  # fmt: skip
     from convscope.behaviour.study import as_shown, label_study
     from convscope.cli.asking import Sitting, check_table
+    from convscope.report.explained import beside
 
     console, subj = make_console(quiet), subject or getpass.getuser()
     check_table(output)
@@ -34,34 +30,10 @@ def _label(
     network = load(given, random_seed)
     study = label_study(network, folder, limit=limit, classes=wanted, done=done, seed=random_seed)
     rows = sitting.asked(study)
-    for line in scores(subj, rows, study.network):
+    for line in beside(subj, rows, study.network):
         click.echo(line)
     if rows:
         console.print(f"wrote {output}", markup=False)
-
-
-def scores(subj: str, rows: Sequence[Response], network: Sequence[Response]) -> list[str]:
-    """Both scores on the pictures that the person answered, and whether both err on the same ones."""
-    from convscope.behaviour.scoring import accuracy, consistency
-
-    if not rows:
-        return ["nothing was answered"]
-    seen = {row.stimulus for row in rows}
-    told = [row for row in network if row.stimulus in seen]
-    found = [_score(subj, rows), _score(told[0].subj, told)]
-    kappa = consistency(rows, told).kappa
-    known = f"{kappa.mean:.2f} ({kappa.low:.2f} to {kappa.high:.2f})" if kappa.mean == kappa.mean else "unknown"
-    if accuracy(rows).mean == accuracy(told).mean == 1:
-        known += ": neither erred"
-    return [*found, f"error consistency {known}"]
-
-
-def _score(name: str, rows: Sequence[Response]) -> str:
-    from convscope.behaviour.scoring import accuracy
-
-    share = accuracy(rows)
-    right = sum(row.correct for row in rows)
-    return f"{name}: {right} of {len(rows)} right, {share.mean:.0%} ({share.low:.0%} to {share.high:.0%})"
 
 
 ASKING_OPTIONS: Options = {

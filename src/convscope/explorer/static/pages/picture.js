@@ -95,11 +95,11 @@ function changes(found) {
   });
   canvas.addEventListener("blur", () => { cursor = null; draw(); });
   drawBars(bars, found.prediction.map((each) => ({ ...each, before: each.probability, after: each.probability })));
-  const epsilonOut = h("output", {}, "0");
+  const epsilonOut = h("span", { className: "number" }, "0");
   const tools = h("div", { className: "tools" },
     h("label", {}, "Cover with ", h("select", { onchange: (event) => { now.fill = event.target.value; draw(); ask(); } }, [["mean", "the mean colour"], ["grey", "grey"], ["black", "black"]].map(([value, text]) => h("option", { value }, text)))),
     h("button", { type: "button", onclick: () => { now.boxes = []; draw(); ask(); } }, "Uncover"),
-    h("label", {}, "Move against its class, ε = ", epsilonOut, " / 255 ", h("input", { type: "range", min: 0, max: 16, step: 0.5, value: 0, oninput: (event) => { epsilonOut.value = event.target.value; now.epsilon = Number(event.target.value) * STEP; ask(); } })),
+    h("label", {}, "Move against its class, ε = ", epsilonOut, " / 255 ", h("input", { type: "range", min: 0, max: 16, step: 0.5, value: 0, oninput: (event) => { epsilonOut.textContent = event.target.value; now.epsilon = Number(event.target.value) * STEP; ask(); } })),
     state.network.styles.length > 0 && h("label", {}, "Texture of ", h("select", { onchange: (event) => { now.style = event.target.value || null; ask(); } }, h("option", { value: "" }, "its own"), state.network.styles.map((style) => h("option", { value: style }, style)))),
     state.network.styles.length > 0 && h("label", {}, "this much ", h("input", { type: "range", min: 0, max: 1, step: 0.05, value: 1, oninput: (event) => { now.strength = Number(event.target.value); if (now.style) ask(); } })));
   const stage = h("div", { className: "look" }, h("div", { className: "pair" }, h("div", { className: "stage" }, canvas), h("div", { className: "stage" }, clean)), words);

@@ -51,7 +51,7 @@ function patches(unit) {
   return h("div", { className: "patches" }, best.map((each) => {
     const [top, left, bottom, right] = each.box;
     const [height, width] = unit.size;
-    const from = each.picture ? `/api/pictures/${each.picture}.png` : `/api/index/pictures/${each.place}.webp`;
+    const from = each.picture ? `/api/pictures/${each.picture}.png` : `/api/index/pictures/${each.place}/prepared.png`;
     const scale = { width: `${(100 * width) / (right - left)}%`, left: `${(-100 * left) / (right - left)}%`, top: `${(-100 * top) / (bottom - top)}%` };
     const address = each.picture ? path(["units", unit.layer, String(unit.channel)], { picture: each.picture }) : path(["index"], { at: each.place });
     return h("a", { href: address, title: `${number(each.value)} at ${each.row}, ${each.column}` },
