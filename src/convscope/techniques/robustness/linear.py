@@ -8,8 +8,9 @@ epsilon lowers that by up to
 
 which grows with the dimension, however small epsilon is, and a change of length d lowers it by up to d * length of w.
 So what is needed is margin / sum of |w| in L-inf and margin / length of w in L2, and since the sum of n numbers is at
-most sqrt(n) times their length, the first is at least the second over sqrt(n): that is what evidence spread over many
-pixels comes to.
+most sqrt(n) times their length, the first is at least the second over sqrt(n). Where the distance in L2 stays what it
+is while the dimension grows, as with evidence that is spread over ever more pixels, epsilon falls as 1 / sqrt(n). Where
+more pixels say the same again, margin and sum of |w| grow alike, and epsilon stays what it is.
 """
 
 from __future__ import annotations
@@ -58,12 +59,13 @@ CONTRAST, NOISE = 1.1, 0.12  # of generated pictures: length of the shape in eac
     order=7,
     paper="arXiv:1412.6572, section 3",
     see=(
-        "The weights are faint templates in noise. The change that fools looks like them, and the more numbers a "
-        "picture has, the less each of them must move."
+        "The weights are templates, and the change that fools looks like them. Every number moves by a few levels, and "
+        "the scores by that times the sum of |w|. Where evidence is spread over all numbers, as in the generated "
+        "pictures, the least epsilon falls with their count; where it does not, more numbers only repeat each other."
     ),
     caution=(
-        "The algebra is exact for a linear classifier only, and for generated pictures the evidence is spread over all "
-        "pixels on purpose; with photographs of your own the curve may be flatter."
+        "The algebra is exact for a linear classifier only, and in the generated pictures the evidence is spread over "
+        "all pixels on purpose: with photographs the curve can be flat."
     ),
     quick={"sides": [3, 4], "side": 4, "limit": 8},
 )
@@ -121,7 +123,7 @@ def linear(
         parts=[
             (f"What it has learned: the weights of each class at {side} x {side}", _templates(models[side])),
             ("What fools it: the least epsilon along the weights that the 8-bit file needs", shown),
-            ("Why: the more numbers, the less each must change", _curve(ordered, numbers)),
+            ("What it takes at each size: the median epsilon is margin / sum of |w|", _curve(ordered, numbers)),
         ],
     )  # fmt: skip
 

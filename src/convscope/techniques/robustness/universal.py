@@ -45,8 +45,8 @@ MOMENTUM = 0.9
     order=6,
     paper="arXiv:1610.08401; by gradients over batches, arXiv:1811.11304, section 3",
     see=(
-        "The same pattern in every difference. On pictures that it has never seen it does almost as well, and many of "
-        "them are taken for the same few classes."
+        "The same pattern in every difference. What is left of its success on pictures that it has never seen says how "
+        "universal it is: made from few, it knows them by heart; from many, it finds what all have in common."
     ),
     caution=(
         "The rate is of pictures like the given ones, and its interval says how few they are. A change of label counts "
