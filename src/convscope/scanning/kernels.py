@@ -143,6 +143,33 @@ def last(
 
 
 @compiled
+def insert(
+    peaks: NDArray[Any], ids: NDArray[Any], values: NDArray[Any], kept: NDArray[Any], places: NDArray[Any]
+) -> None:
+    """Put peaks (N, C) of the pictures ``ids`` where they belong among the strongest so far, (C, k).
+
+    Of equal ones the earlier stays in front. The place of a picture that gets in is still to be found: it is marked by
+    -2 minus its number in the batch.
+    """
+    pictures, channels = peaks.shape
+    most = values.shape[1]
+    for picture in range(pictures):
+        for channel in range(channels):
+            peak = peaks[picture, channel]
+            if peak == 0 or not peak > values[channel, most - 1]:
+                continue
+            slot = most - 1
+            while slot > 0 and peak > values[channel, slot - 1]:
+                values[channel, slot] = values[channel, slot - 1]
+                kept[channel, slot] = kept[channel, slot - 1]
+                places[channel, slot] = places[channel, slot - 1]
+                slot -= 1
+            values[channel, slot] = peak
+            kept[channel, slot] = ids[picture]
+            places[channel, slot] = -2 - picture
+
+
+@compiled
 def where_first(bits: NDArray[Any], shift: int, picture: int, channels: NDArray[Any], places: NDArray[Any]) -> None:
     """Of (N, C, P): the first place of the maximum in each of these channels of a picture."""
     by = np.int32(shift)

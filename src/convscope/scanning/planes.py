@@ -49,7 +49,20 @@ def gather(maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
     peaks, places = _by_torch(maps, state) if kernels is None else _by_loops(kernels, maps, state)
     state["silent"] += (peaks <= 0).sum(0)
     state["maximum"][:] = np.maximum(state["maximum"], peaks.max(0))
-    rank(peaks, places, ids, state)
+    if kernels is None:
+        rank(peaks, places, ids, state)
+    else:
+        kernels.insert(peaks, ids, state["values"], state["ids"], state["places"])
+        _find(places, state["places"])
+
+
+def _find(places: Places, marked: np.ndarray) -> None:
+    """Ask for the places (C, k) that are only marked by the number of their picture."""
+    rows, slots = np.nonzero(marked < -1)
+    pictures = -2 - marked[rows, slots]
+    for picture in np.unique(pictures):
+        those = pictures == picture
+        marked[rows[those], slots[those]] = places(int(picture), rows[those])
 
 
 def _by_torch(maps: Tensor, state: dict[str, np.ndarray]) -> tuple[np.ndarray, Places]:
