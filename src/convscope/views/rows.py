@@ -64,7 +64,10 @@ def layout_of(result: Rows) -> Layout:
     columns = min(result.columns or count, count)
     beside = 1 if result.stacked else len(result.panels)
     titled_left = result.columns is None and not result.stacked
-    longest = max([measure(title, HEAD, True) for title in result.titles] + [measure(s, SMALL) for s in _under(result)])
+    longest = max(
+        [measure(row_title(result, row), HEAD, True) for row in range(len(result.titles))]
+        + [measure(s, SMALL) for s in _under(result)]
+    )
     names = min(NAMES, math.ceil(longest) + 24) if titled_left else 0
     share = 1 if result.images is None else columns * beside / (columns * beside + 2)
     room = (WIDTH - names - BETWEEN * (beside - 1)) * share
@@ -80,6 +83,11 @@ def layout_of(result: Rows) -> Layout:
     above = 0 if titled_left else HEADER + (LINE + 4) * bool(result.subtitles)
     across = max(1, (BROAD + 2 * BETWEEN) // (width + 2 * BETWEEN)) if result.columns is not None else 1
     return Layout(tile, columns, lines, caption, names, photo, across, (width, height + above), panel)
+
+
+def row_title(result: Rows, row: int) -> str:
+    """The title of a row, or the name of its picture where it has none."""
+    return result.titles[row] or picture_name(result, row) or f"picture {row + 1}"
 
 
 def _under(result: Rows) -> list[str]:
@@ -146,7 +154,7 @@ def _names(sheet: Sheet, result: Rows, layout: Layout, row: int, x: int, y: int)
     """The row's name, at its left or above it; where the rest of it begins."""
     under = result.subtitles[row].split("\n") if result.subtitles else []
     width = layout.names - 18 if layout.names else layout.block[0]
-    sheet.text(x, y + 22, shorten(result.titles[row], width, HEAD, True), size=HEAD, bold=True)
+    sheet.text(x, y + 22, shorten(row_title(result, row), width, HEAD, True), size=HEAD, bold=True)
     for number, line in enumerate(under):
         sheet.text(x, y + 48 + 24 * number, shorten(line, width, SMALL), size=SMALL, colour=sheet.theme.soft)
     return y if layout.names else y + HEADER + (LINE + 4) * bool(result.subtitles)
@@ -157,7 +165,7 @@ def _photo(sheet: Sheet, result: Rows, layout: Layout, row: int, x: int, y: int)
     image = result.images[row].float().numpy()
     below = HEADER - 8 if result.stacked else 0
     sheet.picture(_fitted(to_pixels(image), layout.photo, sheet.theme), x, y + below, f"photograph {row}")
-    name = shorten(picture_name(result, row), layout.photo, SMALL)
+    name = shorten(picture_name(result, row), layout.photo, SMALL) if result.titles[row] else ""
     sheet.text(x, y + below + layout.photo + 24, name, size=SMALL, colour=sheet.theme.soft)
 
 
@@ -241,14 +249,14 @@ def _figure(result: Rows, row: int, quality: int) -> str:
     under = result.subtitles[row].replace("\n", " · ") if result.subtitles else ""
     photo = ""
     if result.images is not None:
-        name = picture_name(result, row)
+        name = picture_name(result, row) if result.titles[row] else ""
         shown = embed.image(
             to_pixels(result.images[row].float().numpy()), name or f"Photograph {row + 1}", quality=quality
         )
         photo = f'<div class="photo">{shown}<p class="unit">{embed.escape(name)}</p></div>'
     panels = "".join(_tiles(panel, row, result.columns, quality) for panel in result.panels)
     kind = "panels stacked" if result.stacked else "panels"
-    caption = embed.caption(result.titles[row], [under], stacked=True)
+    caption = embed.caption(row_title(result, row), [under], stacked=True)
     return f'<figure class="row">{caption}<div class="line">{photo}<div class="{kind}">{panels}</div></div></figure>'
 
 

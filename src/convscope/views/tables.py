@@ -217,6 +217,7 @@ def _(result: Adversarial) -> Said:
 def _(result: Rows) -> Said:
     rows = []
     for row, title in enumerate(result.titles):
+        title = title or picture_name(result, row) or f"picture {row + 1}"
         section = result.sections[row] if result.sections else ""
         under = result.subtitles[row].replace("\n", ", ") if result.subtitles else ""
         said = [_line(panel.captions[row]) if panel.captions else "" for panel in result.panels]
