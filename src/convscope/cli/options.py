@@ -68,7 +68,7 @@ INDEXED_NETWORK_OPTIONS: Options = {
     names: {**settings, "default": None, "show_default": False} for names, settings in NETWORK_OPTIONS.items()
 }
 OUTPUT_OPTIONS: Options = {
-    ("--output", "-o"): {"type": FILE, "help": "Picture to write: .png, .jpg, .webp, .pdf or .svg."},
+    ("--output", "-o"): {"type": FILE, "help": "Picture to write: .png, .jpg, .webp, .pdf, .svg; or a page: .html."},
     ("--raw",): {"type": FILE, "metavar": "FILE.npz", "help": "Write the untouched numbers, under `values`."},
     ("--json", "as_json"): {"is_flag": True, "help": "Print summary and provenance as JSON."},
     ("--seed", "random_seed"): {"type": click.IntRange(0), "help": "Seed of everything random."},
@@ -77,7 +77,7 @@ ADVERSARIAL_OPTIONS: Options = {
     ("--adversarial",): {"type": FILE, "metavar": "FILE.png",
                          "help": "Write the changed picture itself; numbered where there are several."},
 }  # fmt: skip
-FILM_HELP = "Picture to write: .png, .jpg, .webp; .gif, .webp or .mp4 for a film of what --every keeps."
+FILM_HELP = "Picture to write: .png, .jpg, .webp; a page: .html; or a film of what --every keeps: .gif, .webp, .mp4."
 QUIET_OPTIONS: Options = {
     ("--quiet", "-q"): {"is_flag": True, "help": "Say nothing on standard error but errors."},
     ("--debug",): {"is_flag": True, "expose_value": False, "help": "Show the traceback of an error."},

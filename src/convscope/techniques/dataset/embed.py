@@ -57,7 +57,7 @@ ROOM = 1.7  # cells of a poster for each picture
         "Distances between islands, and their sizes, mean nothing in t-SNE and UMAP; another seed or perplexity gives "
         "another map. Trustworthiness says whether neighbours in the map are neighbours for the network."
     ),
-    quick={"perplexity": 2.0, "size": 8},
+    quick={"method": "pca", "size": 8},
     example={"arrangement": "grid"},
 )
 def embed(
