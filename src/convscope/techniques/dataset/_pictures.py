@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from convscope import progress
+from convscope.errors import IndexUnusable
 from convscope.images import fit, read_image
 from convscope.index import Index
 
@@ -52,9 +53,12 @@ def in_pixels(index: Index, thumbnail: bytes) -> NDArray[np.float32]:
     return fit(read_image(thumbnail), (SIDE, SIDE), crop=index.network.crop).flatten().numpy()
 
 
-def tile(thumbnail: bytes, side: int) -> Tensor:
-    """(3, side, side) in [0, 1]: the middle of a thumbnail."""
-    return fit(read_image(thumbnail), (side, side))
+def tile(index: Index, id: int, side: int) -> Tensor:
+    """(3, side, side) in [0, 1]: the middle of a picture, read again; of its thumbnail where it is no longer there."""
+    try:
+        return fit(index.image(id), (side, side))
+    except IndexUnusable:
+        return fit(index.thumbnail(id), (side, side))
 
 
 def in_parts(index: Index, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:

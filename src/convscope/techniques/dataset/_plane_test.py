@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
@@ -50,6 +50,7 @@ def test_points_on_a_grid_keep_their_places_with_the_upper_ones_above() -> None:
         np.testing.assert_array_equal(placed, np.stack([down.ravel(), across.ravel()], 1))
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 60), st.floats(0.4, 2.5), st.integers(0, 9))
 def test_no_two_share_a_cell_and_all_have_one(count: int, shape: float, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(count, 2)).round(1)
@@ -62,6 +63,7 @@ def test_no_two_share_a_cell_and_all_have_one(count: int, shape: float, seed: in
         assert (placed < lattice).all()
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(2, 40), st.integers(0, 9))
 def test_assignment_never_costs_more_than_free_places(count: int, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(count, 2))

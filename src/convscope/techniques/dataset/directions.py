@@ -252,9 +252,9 @@ def _result(
     titles = [sets[kind].titles[n] for kind, n in places]
     letters = [f"set {n + 1}" for n in range(len(places))]
     listed = sorted({int(i) for each in members for i in each})
-    known = dict(zip(listed, rows_of(index, index.ids[listed].tolist(), ["path", "label", "thumbnail"]), strict=True))
+    known = dict(zip(listed, rows_of(index, index.ids[listed].tolist(), ["path", "label"]), strict=True))
     captions = [[known[int(i)]["label"] or short(known[int(i)]["path"]) for i in each] for each in members]
-    tiles = [torch.stack([tile(known[int(i)]["thumbnail"], TILE) for i in each]) for each in members]
+    tiles = [torch.stack([tile(index, int(index.ids[i]), TILE) for i in each]) for each in members]
     values = torch.full((3, max(map(len, scores))), torch.nan, dtype=torch.float64)
     for line, found in zip(values, scores, strict=True):
         line[: len(found)] = torch.from_numpy(found)

@@ -41,6 +41,7 @@ COMPONENTS = 50  # of the PCA before t-SNE and UMAP
 STEPS = 750  # of t-SNE: 250 of them with exaggerated attraction
 FEWEST = 5  # pictures
 MOST = {"scatter": 10_000, "grid": 2_500, "poster": 10_000}
+SIDES = {"scatter": 64, "grid": 64, "poster": 40}  # pixels of a thumbnail
 LARGEST_GRID = 5_000  # pictures that are assigned; the time grows with the cube of their number
 ROOM = 1.7  # cells of a poster for each picture
 
@@ -79,7 +80,10 @@ def embed(
         ),
     ] = None,
     nearest: Annotated[int, Field(ge=1, description="neighbours for trustworthiness and for naming a class")] = 10,
-    size: Annotated[int, Field(ge=4, le=256, description="side of a thumbnail, in pixels")] = 64,
+    size: Annotated[
+        int | None,
+        Field(ge=4, le=256, description="side of a thumbnail, in pixels; 40 on a poster and 64 else if left out"),
+    ] = None,
     seed: Seed = 0,
 ) -> Embedding:
     """A map of a data set: pictures that the network takes for alike stand together.
@@ -127,7 +131,7 @@ def embed(
     return Embedding(
         values=torch.from_numpy(np.ascontiguousarray(points)), layer=name, per_picture=False, summaries=[summary],
         groups=torch.from_numpy(known.groups), group_names=known.kinds, names=known.names, fields=known.fields,
-        thumbnails=thumbnails(index, ids, size), arrangement=arrangement, lattice=lattice,
+        thumbnails=thumbnails(index, ids, size or SIDES[arrangement]), arrangement=arrangement, lattice=lattice,
         places=None if places is None else torch.from_numpy(places), notes=_notes(index, ids, known),
     )  # fmt: skip
 

@@ -45,6 +45,7 @@ def test_tsne_leaves_the_divergence_that_it_says() -> None:
     assert apart > points[:30].std()
 
 
+@pytest.mark.slow
 def test_umap_parts_what_is_apart() -> None:
     pytest.importorskip("umap")
     codes = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)

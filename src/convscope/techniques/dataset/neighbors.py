@@ -187,9 +187,9 @@ def _result(
     count: int, recall: dict[str, float],
 ) -> Rows:  # fmt: skip
     ids = sorted({i for space in spaces for found in space for i in found.ids} | {i for each in twins for i in each})
-    known = dict(zip(ids, rows_of(index, ids, ["path", "label", "thumbnail"]), strict=True))
+    known = dict(zip(ids, rows_of(index, ids, ["path", "label"]), strict=True))
     names = [f"Nearest in code space, layer {layer}", "Nearest in pixel space"]
-    panels = [_panel(name, space, known) for name, space in zip(names, spaces, strict=False)]
+    panels = [_panel(index, name, space, known) for name, space in zip(names, spaces, strict=False)]
     values = torch.full((len(images), count), torch.nan)
     for row, found in zip(values, spaces[0], strict=True):
         row[: len(found.distances)] = torch.tensor(found.distances)
@@ -200,17 +200,22 @@ def _result(
         summaries.append({"layer": layer, **said, "itself": [known[i]["path"] for i in each], **recall})
     return Rows(
         values=values, layer=layer, summaries=summaries, panels=panels, titles=[""] * len(images), images=images,
-        subtitles=[_told(each, known) for each in twins], stacked=True, notes=_notes(recall, images, twins, known),
+        subtitles=[_told(each, known) for each in twins] if any(twins) else (),
+        stacked=True, notes=_notes(recall, images, twins, known),
     )  # fmt: skip
 
 
-def _panel(name: str, space: Sequence[Found], known: dict[int, dict[str, Any]]) -> Panel:
-    tiles = [torch.stack([tile(known[i]["thumbnail"], TILE) for i in found.ids]) for found in space]
+def _panel(index: Index, name: str, space: Sequence[Found], known: dict[int, dict[str, Any]]) -> Panel:
+    tiles = [_tiles(index, found.ids) for found in space]
     captions = [
         [f"{known[i]['label'] or short(known[i]['path'])}\n{d:.3g}" for i, d in zip(f.ids, f.distances, strict=True)]
         for f in space
     ]  # fmt: skip
     return Panel(name, tiles, captions=captions)
+
+
+def _tiles(index: Index, ids: Sequence[int]) -> Tensor:
+    return torch.stack([tile(index, i, TILE) for i in ids]) if ids else torch.zeros(0, 3, TILE, TILE)
 
 
 def _listed(found: Found, known: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

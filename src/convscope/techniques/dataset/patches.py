@@ -10,7 +10,6 @@ chosen. The deconvnet's switches are those of max pooling's own backward pass, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -109,11 +108,12 @@ def patches(
     """
     names = _layers(index, layer)
     count = count or (ROW if arrangement == "rows" else BLOCK)
-    chosen = [(name, channel) for name in names for channel in _channels(index, name, unit, units, seed)]
+    strongest = {name: index.patches(name) for name in names}
+    chosen = {name: _channels(index, name, found.values, unit, units, seed) for name, found in strongest.items()}
     notes: list[str] = []
     rows = []
     for name in progress.over(names, "layers"):
-        found = [_cuts(index, name, channel, count) for of, channel in chosen if of == name]
+        found = [(channel, _cuts(strongest[name], channel, count)) for channel in chosen[name]]
         rows += _drawn(index, name, found, RULES[rule], context, notes)
     return _result(index, rows, count, rule, arrangement, context, notes)
 
@@ -154,8 +154,9 @@ def _layers(index: Index, layer: str | Sequence[str] | None) -> list[str]:
     return list(stages.values())
 
 
-def _channels(index: Index, layer: str, unit: int | Sequence[int] | None, units: int, seed: int) -> list[int]:
-    values = index.patches(layer).values
+def _channels(
+    index: Index, layer: str, values: NDArray[np.float32], unit: int | Sequence[int] | None, units: int, seed: int
+) -> list[int]:
     if unit is not None:
         wanted = [unit] if isinstance(unit, int) else list(unit)
         wrong = next((channel for channel in wanted if not 0 <= channel < len(values)), None)
@@ -169,14 +170,13 @@ def _channels(index: Index, layer: str, unit: int | Sequence[int] | None, units:
     return sorted(drawn.tolist())
 
 
-def _cuts(index: Index, layer: str, channel: int, count: int) -> tuple[int, list[Cut]]:
-    found: Patches = index.patches(layer)
+def _cuts(found: Patches, channel: int, count: int) -> list[Cut]:
     kept = [place for place in range(min(count, found.ids.shape[1])) if found.ids[channel, place] >= 0]
     cuts = []
     for place in kept:
         row, column, value = (a[channel, place] for a in (found.rows, found.columns, found.values))
         cuts.append(Cut(int(found.ids[channel, place]), Spot(channel, int(row), int(column), float(value))))
-    return channel, cuts
+    return cuts
 
 
 # ---- how they look
@@ -236,9 +236,9 @@ def _row(
     for cut, slope, box in zip(cuts, slopes, boxes, strict=True):
         image = images[cut.id]
         shape = (image.shape[1], image.shape[2])
-        window = window_around(box, size, context, extent(network, shape))
+        window = window_around(box, size, context, network.input_size)
         photographs.append(photograph(image, network.unprepared(window, shape)))
-        gradients.append(padded(slope, window))
+        gradients.append(slope[:, window[0] : window[2], window[1] : window[3]])
         within.append(_relative(box, window))
         places.append(network.unprepared(box, shape))
     return Row(layer, channel, cuts, photographs, gradients, within, boxes, places)
@@ -251,24 +251,15 @@ def _field_size(network: Network, layer: str) -> tuple[int, int]:
     return (height, width) if field is None else (min(field.size[0], height), min(field.size[1], width))
 
 
-def extent(network: Network, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Where the edges of a photograph of ``shape`` lie, in pixels of the prepared picture, which is its middle."""
-    top, left, bottom, right = network.unprepared((0, 0, *network.input_size), shape)
-    down, across = (network.input_size[0] / (bottom - top), network.input_size[1] / (right - left))
-    ends = (shape[0] - top) * down, (shape[1] - left) * across
-    return math.ceil(-top * down - 1e-6), math.ceil(-left * across - 1e-6), *(math.floor(e + 1e-6) for e in ends)  # type: ignore[return-value]
-
-
 def window_around(
-    box: tuple[int, int, int, int], size: tuple[int, int], context: float, within: tuple[int, int, int, int]
+    box: tuple[int, int, int, int], size: tuple[int, int], context: float, picture: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """What is cut: around the middle of ``box``, as large as ``size`` and its context, moved into ``within``."""
+    """What is cut: around the middle of ``box``, as large as ``size`` and its context, inside the prepared picture."""
     ends = []
     for axis in (0, 1):
-        low, high = within[axis], within[axis + 2]
-        length = min(max(round(size[axis] * (1 + 2 * context)), box[axis + 2] - box[axis], 1), high - low)
+        length = min(max(round(size[axis] * (1 + 2 * context)), 1), picture[axis])
         start = round((box[axis] + box[axis + 2] - length) / 2)
-        start = min(max(start, low), high - length)
+        start = min(max(start, 0), picture[axis] - length)
         ends.append((start, start + length))
     (top, bottom), (left, right) = ends
     return top, left, bottom, right
@@ -283,15 +274,6 @@ def photograph(image: Tensor, place: Box) -> Tensor:
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     drawn = np.asarray(to_pil(image).resize(size, 3, box=box))  # 3: bicubic, which also shrinks without aliasing
     return torch.from_numpy(drawn.astype(np.float32) / 255).permute(2, 0, 1)
-
-
-def padded(values: Tensor, window: tuple[int, int, int, int]) -> Tensor:
-    """(3, h, w) of (3, H, W) under the window; zero beyond the picture, which the network does not see."""
-    top, left, bottom, right = window
-    tile = torch.zeros(values.shape[0], bottom - top, right - left)
-    rows, columns = slice(max(top, 0), min(bottom, values.shape[1])), slice(max(left, 0), min(right, values.shape[2]))
-    tile[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = values[:, rows, columns]
-    return tile
 
 
 def _relative(box: Sequence[float], window: Sequence[float]) -> Box:
@@ -327,15 +309,7 @@ def _result(
 
 
 def _together(tiles: Sequence[Tensor]) -> Tensor:
-    """(K, 3, h, w) of tiles of about one size: those at a photograph's edge may be smaller, and get white or zero."""
-    if not tiles:
-        return torch.zeros(0, 3, 1, 1)
-    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (1, 2))
-    blank = 1.0 if all(float(tile.min()) >= 0 for tile in tiles) else 0.0
-    together = torch.full((len(tiles), 3, height, width), blank)
-    for place, tile in zip(together, tiles, strict=True):
-        place[:, : tile.shape[1], : tile.shape[2]] = tile
-    return together
+    return torch.stack(list(tiles)) if tiles else torch.zeros(0, 3, 1, 1)
 
 
 def _boxes(rows: Sequence[Row]) -> list[Tensor]:

@@ -17,7 +17,7 @@ from convscope.images import write_image
 from convscope.index import Index
 from convscope.network import Network
 from convscope.scanning import scan
-from convscope.techniques.dataset.patches import extent, padded, patches, photograph, window_around
+from convscope.techniques.dataset.patches import patches, photograph, window_around
 
 
 class Bright(nn.Module):
@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_rule_and_nothing_lies_outside(colour_index: 
             box = found_box(found, place, number)
             top, left = each["seen"][0] - box[0], each["seen"][1] - box[1]
             tile = found.panels[1].tiles[place][number]
-            expected = padded(slope, (top, left, top + tile.shape[1], left + tile.shape[2]))
+            expected = slope[:, top : top + tile.shape[1], left : left + tile.shape[2]]
             torch.testing.assert_close(tile, expected, rtol=1e-4, atol=1e-6)
             assert float(slope.abs().sum()) == pytest.approx(float(tile.abs().sum()), rel=1e-4)
 
@@ -153,23 +153,13 @@ def test_pictures_that_changed_since_the_scan_are_told(tmp_path: Path) -> None:
     assert "1 of 2 patches of relu fire otherwise than in the scan: the pictures changed" in notes
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (64, 96), (90, 60), (500, 31)])
-def test_the_extent_is_where_the_photograph_ends(shape: tuple[int, int]) -> None:
-    network = Network(nn.Identity(), input_size=(32, 32), crop=0.8)
-    top, left, bottom, right = network.unprepared(extent(network, shape), shape)
-    pixel = shape[0] / 32, shape[1] / 32
-    assert 0 <= top < 2 * pixel[0]
-    assert 0 <= left < 2 * pixel[1]
-    assert shape[0] - 2 * pixel[0] < bottom <= shape[0] + 1e-6
-    assert shape[1] - 2 * pixel[1] < right <= shape[1] + 1e-6
-
-
-def test_windows_stay_inside_and_hold_the_field() -> None:
-    whole = (-4, -8, 36, 40)
-    assert window_around((8, 8, 12, 12), (4, 4), 0.5, whole) == (6, 6, 14, 14)
-    assert window_around((0, 0, 4, 4), (4, 4), 2, whole) == (-4, -8, 16, 12)
-    assert window_around((28, 28, 32, 32), (4, 4), 0, whole) == (28, 28, 32, 32)
-    assert window_around((0, 0, 32, 32), (32, 32), 1, whole) == (-4, -8, 36, 40)
+def test_windows_stay_inside_and_are_of_one_size() -> None:
+    picture = (32, 40)
+    assert window_around((8, 8, 12, 12), (4, 4), 0.5, picture) == (6, 6, 14, 14)
+    assert window_around((0, 0, 2, 2), (4, 4), 0.5, picture) == (0, 0, 8, 8)
+    assert window_around((28, 36, 32, 40), (4, 4), 0.5, picture) == (24, 32, 32, 40)
+    assert window_around((28, 28, 32, 32), (4, 4), 0, picture) == (28, 28, 32, 32)
+    assert window_around((0, 3, 32, 35), (32, 32), 1, picture) == (0, 0, 32, 40)
 
 
 def test_what_is_cut_need_not_lie_on_whole_pixels() -> None:
