@@ -14,7 +14,6 @@ openTSNE's interpolation (Linderman et al. 2019), which approximates the forces 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -161,7 +160,7 @@ def _tsne(codes: NDArray[np.float32], perplexity: float, seed: int) -> tuple[Poi
             counter.done()
 
         found = require("openTSNE", "index").TSNE(
-            perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=min(os.cpu_count() or 1, 8),
+            perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=torch.get_num_threads(),
             callbacks=told, callbacks_every_iters=50,
         ).fit(reduced)  # fmt: skip
     points = np.asarray(found, dtype=np.float64)
