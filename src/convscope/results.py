@@ -431,9 +431,11 @@ class Rows(Result):
 
     ``titles`` and ``subtitles`` have a line a row; a section begins where ``sections`` says something new.
     ``images`` (rows, 3, H, W) is what each row is about, at its left. Panels stand beside each other, or ``stacked``
-    below each other; in ``columns`` tiles are wrapped, where one line is not wanted.
+    below each other; in ``columns`` tiles are wrapped, where one line is not wanted. ``values`` may hold NaN where a
+    row has fewer tiles.
     """
 
+    finite: ClassVar[bool] = False
     panels: Sequence[Panel]
     titles: Sequence[str]
     subtitles: Sequence[str] = ()

@@ -104,7 +104,8 @@ def directions(
     judged, said = _judge(index, name, judge)
     chance = np.random.default_rng(seed)
     sets = _sets(codes, directions, count, chance)
-    scores = [_scores(judged, kind.members, _base(len(codes), chance)) for kind in progress.over(sets, "kinds")]
+    mean = judged(_base(len(codes), chance)).mean(0, dtype=np.float64)
+    scores = [_scores(judged, kind.members, mean) for kind in progress.over(sets, "kinds")]
     summary = {"layer": name, "judge": said, "count": count, **_compared(sets, scores, seed)}
     return _result(index, name, sets, scores, summary, min(shown, directions), blind, seed)
 
@@ -186,10 +187,10 @@ def _base(total: int, chance: np.random.Generator) -> NDArray[np.int64]:
     return np.sort(chance.choice(total, min(BASE, total), replace=False))
 
 
-def _scores(judged: Judge, members: NDArray[np.int64], base: NDArray[np.int64]) -> NDArray[np.float64]:
+def _scores(judged: Judge, members: NDArray[np.int64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """How alike the pictures of each set are: mean cosine over pairs, of the judge's codes less their mean."""
     places, back = np.unique(members, return_inverse=True)
-    codes = judged(places).astype(np.float64) - judged(base).mean(0, dtype=np.float64)
+    codes = judged(places).astype(np.float64) - mean
     lengths = np.linalg.norm(codes, axis=1, keepdims=True)
     units = np.divide(codes, lengths, out=np.zeros_like(codes), where=lengths > 0)[back.reshape(members.shape)]
     count = members.shape[1]

@@ -60,7 +60,9 @@ def test_patches_are_cut_where_the_squares_are(bright: Index) -> None:
     assert [(each["row"], each["column"]) for each in told] == [(2, 3), (0, 0), (7, 7)]
     assert [each["place"] for each in told] == [[16, 40, 24, 48], [0, 16, 8, 24], [56, 72, 64, 80]]
     assert [each["seen"] for each in told] == [[8, 12, 12, 16], [0, 0, 4, 4], [28, 28, 32, 32]]
-    assert found.values[0].tolist() == pytest.approx([48 * (1 - 0.1 * n) - 1 for n in range(3)], rel=2e-2)
+    # Scaling to half a size lets an eighth of the border's pixels go, but not where the picture ends.
+    expected = [3 * 3.75**2 - 1, 3 * 3.875 * 3.75 * 230 / 255 - 1, 3 * 3.875 * 3.75 * 204 / 255 - 1]
+    assert found.values[0].tolist() == pytest.approx(expected, rel=1e-3)
     for number, tile in enumerate(found.panels[0].tiles[0]):
         assert tile.shape == (3, 128, 128)
         assert torch.allclose(tile, torch.full_like(tile, round((1 - 0.1 * number) * 255) / 255))
