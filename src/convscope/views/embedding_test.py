@@ -38,7 +38,8 @@ def test_the_sheet_holds_each_thumbnail_at_its_place() -> None:
 def test_the_picture_that_is_saved_is_the_sheet_and_carries_its_recipe(tmp_path: Path) -> None:
     made = Provenance("embed", {}, "net", "random", "fc", 0, "float32", "cpu")
     path = embedding(provenance=made).save(tmp_path / "grid.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), embedding().sheet())
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), embedding().sheet())
     assert '"embed"' in str(read_recipe(path))
 
 

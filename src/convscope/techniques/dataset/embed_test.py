@@ -108,8 +108,9 @@ def test_without_labels_the_predicted_classes_are_used(tmp_path: Path, colour_sp
 
 
 def test_files(colour_index: Index, tmp_path: Path) -> None:
-    found = embed(colour_index, method="pca", arrangement="grid", size=8)
-    assert Image.open(found.save(tmp_path / "grid.png")).size == (found.lattice[1] * 8, found.lattice[0] * 8)
+    found = convscope.embed(colour_index, method="pca", arrangement="grid", size=8)  # by the door that lets it draw
+    with Image.open(found.save(tmp_path / "grid.png")) as picture:
+        assert picture.size == (found.lattice[1] * 8, found.lattice[0] * 8)
     page = found.save(tmp_path / "map.html").read_text()
     assert page.count("data:image/webp;base64,") >= 24
     assert "blue/00.png" in page
