@@ -66,7 +66,8 @@ def test_patches_are_cut_where_the_squares_are(bright: Index) -> None:
     assert found.values[0].tolist() == pytest.approx(expected, rel=1e-3)
     for number, tile in enumerate(found.panels[0].tiles[0]):
         assert tile.shape == (3, 128, 128)
-        assert torch.allclose(tile, torch.full_like(tile, round((1 - 0.1 * number) * 255) / 255))
+        inside = tile[:, 32:-32, 32:-32]  # at the edges the black beside it is mixed in
+        assert torch.allclose(inside, torch.full_like(inside, round((1 - 0.1 * number) * 255) / 255))
 
 
 def test_the_receptive_field_is_outlined_where_it_is(bright: Index) -> None:
@@ -90,7 +91,7 @@ def test_gradients_are_those_of_the_rule_and_nothing_lies_outside(colour_index: 
             path = each["path"]
             image = network.prepare(convscope.read_image(path))[None].requires_grad_()
             score = observe(network, image, ["4"])["4"][0, unit["channel"], each["row"], each["column"]]
-            assert float(score) == pytest.approx(each["activation"], rel=1e-4)
+            assert float(score.detach()) == pytest.approx(each["activation"], rel=1e-4)
             slope = gradient(score[None], image, rule)[0]
             box = found_box(found, place, number)
             top, left = each["seen"][0] - box[0], each["seen"][1] - box[1]
