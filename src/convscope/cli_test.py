@@ -22,8 +22,12 @@ from torch import Tensor, nn
 
 from convscope import cli, progress, registry
 from convscope.cli import bar, work
+from convscope.conftest import colour_pictures
 from convscope.images import read_image, read_recipe
+from convscope.index import Index
 from convscope.report.recipe import flags
+from convscope.scanning import scan
+from convscope.zoo import load_network
 
 FACTORY = """
     import torch
@@ -114,10 +118,18 @@ def test_classify_json_is_one_object_for_one_photograph_and_a_list_for_several(d
     assert not desk.files()
 
 
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory, colour_spec: dict[str, Any]) -> Index:
+    """An index with enough pictures of each class for every question."""
+    folder = colour_pictures(tmp_path_factory.mktemp("asked") / "pictures", each=14)
+    return scan(load_network(**colour_spec), folder, folder.parent / "asked.index", loaded=colour_spec)
+
+
 @pytest.mark.parametrize("name", list(registry.discover()))
-def test_every_command_answers_in_json_raw_and_picture(desk: Desk, name: str) -> None:
+def test_every_command_answers_in_json_raw_and_picture(desk: Desk, name: str, asked: Index) -> None:
     technique = registry.load(name)
-    given = ["a.png"] if technique.takes_images else []
+    given = [str(asked.path)] if technique.takes_index else []
+    given += ["a.png"] if technique.takes_images else []
     pictures = {option.name for option in technique.options if registry.is_picture(option.annotation)}
     for option, value in technique.quick.items():
         value = desk.data.get(option, value)
@@ -144,7 +156,9 @@ def test_every_command_has_help(desk: Desk, name: str) -> None:
     assert ran.status == 0
     network = ("--network", "--weights", "--labels", "--device", "--precision")
     takes_network = name == "demo" or registry.load(name).takes_network
-    assert all((option in ran.out) == takes_network for option in network)
+    takes_index = name != "demo" and registry.load(name).takes_index  # which knows its network
+    assert takes_index or all((option in ran.out) == takes_network for option in network)
+    assert ("INDEX" in ran.out) == takes_index
     assert "--quiet" in ran.out
     assert "--output" in ran.out
 
@@ -316,7 +330,8 @@ OUTSIDE = """
 
     from convscope.progress import over
     from convscope.registry import Picture, Seed, Target, pictures_of, technique
-    from convscope.results import Synthesis
+    from convscope.index import Index
+from convscope.results import Synthesis
 
     @technique(family="synthesize", see="s", caution="c")
     def painted(
