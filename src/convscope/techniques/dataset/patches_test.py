@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import convscope
-from convscope import views
 from convscope.backward import DECONVNET, GUIDED, gradient
 from convscope.errors import OptionError
 from convscope.hooks import observe
@@ -125,7 +124,8 @@ def test_a_channel_that_fires_in_fewer_pictures_has_fewer_tiles(bright: Index) -
     found = patches(bright, layer="relu", unit=[0, 1], count=5)
     assert [len(tiles) for tiles in found.panels[0].tiles] == [3, 0]
     assert found.values.isnan().sum(1).tolist() == [2, 5]
-    views.figure(found)
+    assert convscope.patches is patches  # from here on results can draw themselves
+    found.figure()
 
 
 def test_layer_by_layer_in_panels(colour_index: Index) -> None:
@@ -135,7 +135,8 @@ def test_layer_by_layer_in_panels(colour_index: Index) -> None:
     assert found.layer is None
     assert "no rectifier" not in " ".join(found.notes)
     assert list(dict.fromkeys(found.sections)) == list(colour_index.layers)
-    views.figure(found)
+    assert convscope.patches is patches  # from here on results can draw themselves
+    found.figure()
 
 
 def test_without_a_rectifier_the_gradient_is_plain_and_that_is_said(bright: Index, tmp_path: Path) -> None:
