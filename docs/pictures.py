@@ -59,8 +59,8 @@ def style() -> None:
 
 def texture() -> None:
     sample = swirls(128)
-    strip = convscope.texture("builtin", sample, strip=True, size="128,192", steps=60).values
-    write("texture", [F.pad(sample, (32, 32, 0, 0), value=1), *strip], 5)
+    strip = convscope.texture("builtin", sample, strip=True, size="128,192", steps=60, colours=20).values
+    write("texture", [F.pad(sample, (32, 32, 0, 0), value=1), *strip[1:]], 4)
 
 
 def neighbour() -> None:

@@ -101,7 +101,7 @@ def texture(
     ] = "fourier",
     colours: Annotated[
         float, Field(ge=0, description="weight of how far colours are from the sample's, squared, fine and coarse")
-    ] = 20.0,
+    ] = 5.0,
     tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 2.0,
     optimizer: Annotated[Literal["lbfgs", "adam"], Field(description="how to go down")] = "lbfgs",
     rate: Annotated[
