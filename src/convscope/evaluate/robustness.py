@@ -275,7 +275,7 @@ def _panels(subjects: Sequence[Subject], rows: Sequence[_Row]) -> list[tuple[str
         mine = [row for row in rows if row.network == subject.network.name]
         if any(row.defence for row in mine):
             ordered = [row.name for row in sorted(mine, key=lambda row: (row.defence, not row.knows))]
-            found.append((f"{subject.network.name}, defended", ordered, False))
+            found.append((subject.network.name, ordered, False))
     return found
 
 
@@ -290,13 +290,13 @@ def _said(row: _Row) -> dict[str, Any]:
 
 
 def _notes(rows: Sequence[_Row], total: int) -> list[str]:
-    notes = [f"{total} photographs; shaded: 95 % intervals of the shares (Wilson)"]
+    notes = [f"{total} photographs; shaded: 95 % intervals (Wilson)"]
     pairs = [(naive, known) for naive, known in pairwise(rows) if known.knows and not naive.knows]
     for naive, known in pairs:
         if any(n < k for n, k in zip(naive.hits, known.hits, strict=True)):
             notes.append(
-                f"{known.defence} in front of {known.network}: somewhere the attack that does not know it is the "
-                "stronger one, so the other one is not yet as good as it could be"
+                f"at some budget the attack that does not know {known.defence} in front of {known.network} is the "
+                "stronger one: the one that goes through it is not yet as good as it could be"
             )
     notes += [
         f"{row.name}: {row.falls} % of the pictures fall where half of all change is allowed, and all should: its "

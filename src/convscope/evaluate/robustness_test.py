@@ -80,7 +80,7 @@ def test_a_defence_gets_both_curves_and_the_one_that_knows_it_is_lower(subject: 
     assert said["linear + bits:3"]["right"][0] == said["linear + bits:3, naive"]["right"][0] == clean
     assert all(row["right"] == sorted(row["right"], reverse=True) for row in said.values())
     assert all(said[name]["percent_that_fall_without_bound"] == 100 for name in ("linear", "linear + noise:0.02"))
-    assert [label for label, _, _ in found.panels] == ["accuracy", "linear, defended"]
+    assert [label for label, _, _ in found.panels] == ["accuracy", "linear"]
     assert json.loads(found.to_json())["series"][0]["of"] == 12
 
 

@@ -19,6 +19,7 @@ from convscope.views.style import BODY, DARK, HEAD, LIGHT, SMALL, Theme, measure
 PANEL, BETWEEN = 230, 74  # pixels of a panel, and between two of them
 SLANT, UPRIGHT = 40, 24  # pixels that a name takes along the axis at 45 degrees and upright
 LEFT = 96  # room for numbers
+CROWDED = 3  # lines in a panel, beyond which their intervals would only hide them
 
 
 def figure(result: Curve, theme: Theme = LIGHT) -> Plate:
@@ -89,7 +90,8 @@ def _panel(sheet: Sheet, axes: Axes, result: Curve, series: Sequence[str], logar
             axes.plot(
                 at, values[good], color=colour, linewidth=0, marker="o", markersize=size, markeredgewidth=0, zorder=4
             )
-            _interval(axes, result, name, colour, good)
+            if len(series) <= CROWDED:
+                _interval(axes, result, name, colour, good)
     _style(axes, theme)
     _scale(axes, np.concatenate(drawn) if drawn else np.zeros(0), logarithmic)
 
@@ -157,7 +159,7 @@ def _label(sheet: Sheet, result: Curve, label: str, series: Sequence[str], x: fl
 
 def _short(name: str, label: str) -> str:
     """Without what the panel's label says already."""
-    return name.removeprefix(label.partition(",")[0]).strip(" ,+") or name
+    return name.removeprefix(label).strip(" ,+") or "alone"
 
 
 def _points(axes: Axes, names: Sequence[str], count: int, width: int, theme: Theme) -> None:

@@ -149,8 +149,8 @@ def _enlarged(tiles: Tensor) -> Tensor:
 
 def _titles(pair: Sequence[Network], target: str, said: Sequence[dict[str, Any]]) -> list[str]:
     """What stands over the five tiles of a photograph."""
-    says = [f"{n.name} says\n{s['label']} {s['probability']:.0%}" for n, s in zip(pair, said, strict=True)]
-    return ["photograph", *says, *(f"{n.name} makes\n{target} of noise" for n in pair)]
+    says = [f"{n.name}: gradient\nsays {s['label']} {s['probability']:.0%}" for n, s in zip(pair, said, strict=True)]
+    return ["photograph", *says, *(f"{n.name}: from\nnoise to {target}" for n in pair)]
 
 
 def _result(

@@ -163,7 +163,7 @@ def _result(network: Network, job: Task, given: Sequence[Defence], shown: Sequen
     values = torch.stack([each.pictures for each in shown])
     return Pictures(
         values=values, tiles=values.flatten(1, 2), columns=1 + len(given), each=False,
-        titles=[f"{network.label(label)}: as it is; attacked without knowing the defence; attacked through it"
+        titles=[f"{network.label(label)}: as it is, attacked without knowing the defences, and through each"
                 for label in labels],
         tile_titles=[line for each in shown for line in _lines(network, given, each)],
         marks=wrong, mark="taken for another class",
@@ -179,10 +179,9 @@ def _guess(network: Network, logits: Tensor) -> dict[str, Any]:
 
 def _lines(network: Network, given: Sequence[Defence], shown: _Shown) -> list[str]:
     """What stands over each tile."""
-    heads = ["no defence", *map(str, given)]
     found = []
-    for row in shown.logits:
-        for head, logits in zip(heads, row, strict=True):
+    for case, row in zip(("as it is", "attacked, naive", "attacked, adaptive"), shown.logits, strict=True):
+        for head, logits in zip([f"{case}, no defence", *map(str, given)], row, strict=True):
             best = _guess(network, logits)
             found.append(f"{head}\n{best['label']} {best['probability']:.0%}")
     return found
@@ -222,8 +221,10 @@ def _notes(given: Sequence[Defence], shown: Sequence[_Shown], labels: Sequence[i
         radii = [c.radius for c, label in zip(found, labels, strict=True) if c is not None and c.label == label]
         if any(c is not None for c in found) and len(shown) == 1:
             held = f"no change shorter than {radii[0]:.3g} in L2 alters the vote" if radii else "nothing is certified"
-            notes.append(f"{each}: {held}")
+            notes.append(f"for the vote over {each}: {held}")
         elif any(c is not None for c in found):
             mean = sum(radii) / len(shown)
-            notes.append(f"{each}: {len(radii)} of {len(shown)} are certified, within {mean:.3g} in L2 on average")
+            notes.append(
+                f"for the vote over {each}: {len(radii)} of {len(shown)} certified, within {mean:.3g} in L2 on average"
+            )
     return notes
