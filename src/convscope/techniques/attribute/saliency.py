@@ -109,5 +109,6 @@ def reduce_colours(slopes: Tensor, reduce: Reduce, signed: bool) -> Tensor:
         return slopes.square().sum(1).sqrt()
     if reduce == "sum":
         return slopes.sum(1) if signed else slopes.abs().sum(1)
-    found = slopes.gather(1, slopes.abs().argmax(1, keepdim=True))[:, 0]  # section 3.1: the strongest colour
-    return found if signed else found.abs()
+    if not signed:
+        return slopes.abs().amax(1)  # section 3.1: the strongest colour
+    return slopes.gather(1, slopes.abs().argmax(1, keepdim=True))[:, 0]
