@@ -11,6 +11,7 @@ from convscope.errors import OptionError
 from convscope.evaluate.conftest import Fixed
 from convscope.evaluate.inside import overlap, points_at, run
 from convscope.evaluate.sample import Sample, positive_share
+from convscope.zoo.torchvision_models import import_torchvision
 
 
 def test_pointing_on_the_object_near_it_and_beside_it() -> None:
@@ -73,6 +74,7 @@ def test_pictures_without_a_mask_are_passed_over(given: Sample) -> None:
 
 def test_equal_quantus_where_it_measures_the_same() -> None:
     """Its pointing game has no tolerance, and its rank accuracy is the share of the object that is found."""
+    import_torchvision()  # which it imports, and which may not fit torch
     quantus = pytest.importorskip("quantus")  # not among the tools, since it brings OpenCV with windows
     generator = torch.Generator().manual_seed(4)
     heat, masks = torch.rand(6, 12, 10, generator=generator), torch.zeros(6, 12, 10, dtype=torch.bool)
