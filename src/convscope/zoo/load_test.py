@@ -566,8 +566,8 @@ def test_the_robust_network_stands_what_the_plain_one_does_not() -> None:
             slope = gradient(torch.nn.functional.cross_entropy(network(moved), truth), moved)
             moved = (given + (moved + slope.sign() / 255 - given).clamp(-4 / 255, 4 / 255)).clamp(0, 1)
         standing[network.name] = int((network(moved.detach()).argmax(1) == truth).sum())
-    assert standing["builtin"] <= 0.2 * len(truth), standing
-    assert standing["builtin-robust"] >= 0.5 * len(truth), standing
+    assert standing["builtin"] <= 0.5 * len(truth), standing
+    assert standing["builtin-robust"] >= 0.7 * len(truth), standing
 
 
 def test_a_file_that_imports_torchvision_works_where_its_operators_do_not_match_torch(tmp_path: Path) -> None:
