@@ -326,7 +326,7 @@ def _boxes(rows: Sequence[Row]) -> list[Tensor]:
 
 def _under(row: Row, fires: NDArray[np.float64]) -> str:
     strongest = row.cuts[0].spot.activation if row.cuts else 0.0
-    return f"fires in {fires[row.channel]:.0%} of pictures\nstrongest {strongest:.3g}"
+    return f"in {fires[row.channel]:.0%} of pictures\nstrongest {strongest:.3g}"
 
 
 def _said(row: Row, known: dict[int, dict[str, Any]], fires: NDArray[np.float64]) -> dict[str, Any]:
