@@ -43,6 +43,7 @@ LossOption = Annotated[
 ]
 EPSILONS: dict[Norm, float] = {"linf": 4 / 255, "l2": 1.0}
 LEVEL = 1 / 255
+SHOWN = 256  # pixels of a tile, about
 
 
 # ---- the attack itself
@@ -359,3 +360,9 @@ def _clean_notes(job: Task) -> list[str]:
             f"{job.network.name} is fooled by the changed picture as it is, and crops photographs: ask it with --crop 1"
         )
     return notes
+
+
+def enlarged(tiles: Tensor) -> Tensor:
+    """Small pictures (..., H, W) with each pixel several times, so that there is room for words under them."""
+    times = max(1, round(SHOWN / tiles.shape[-1]))
+    return tiles.repeat_interleave(times, -1).repeat_interleave(times, -2)

@@ -17,11 +17,10 @@ from convscope.hooks import OUTPUT, observe
 from convscope.network import Network
 from convscope.registry import Seed, Target, technique
 from convscope.results import Pictures
-from convscope.techniques.robustness._attack import attack, logits_of
+from convscope.techniques.robustness._attack import attack, enlarged, logits_of
 from convscope.zoo import load_network
 
 BUDGET, STRIDE, SIDE = 40.0, 1.0, 224  # L2 length and step of Santurkar et al., for pictures of that side
-SHOWN = 256  # pixels of a tile, about
 NOISE = 0.02  # standard deviation of the noise that class images start from
 
 
@@ -141,12 +140,6 @@ def smoothness(slopes: Tensor) -> float:
     return float(torch.stack(pairs).nan_to_num().mean())
 
 
-def _enlarged(tiles: Tensor) -> Tensor:
-    """Small pictures with each pixel several times, so that there is room for words over them."""
-    times = max(1, round(SHOWN / tiles.shape[-1]))
-    return tiles.repeat_interleave(times, -1).repeat_interleave(times, -2)
-
-
 def _titles(pair: Sequence[Network], target: str, said: Sequence[dict[str, Any]]) -> list[str]:
     """What stands over the five tiles of a photograph."""
     says = [f"{n.name}: gradient\nsays {s['label']} {s['probability']:.0%}" for n, s in zip(pair, said, strict=True)]
@@ -174,6 +167,6 @@ def _result(
         for i, name in enumerate(names)
     ]
     return Pictures(
-        values=slopes, tiles=_enlarged(rows), columns=rows.shape[1], titles=list(names), tile_titles=titles,
+        values=slopes, tiles=enlarged(rows), columns=rows.shape[1], titles=list(names), tile_titles=titles,
         summaries=summaries, quantity="logit per unit of pixel value",
     )  # fmt: skip

@@ -24,6 +24,7 @@ from convscope.techniques.robustness._attack import (
     Task,
     attack,
     budget,
+    enlarged,
     logits_of,
     quantised,
     started,
@@ -162,8 +163,8 @@ def _result(network: Network, job: Task, given: Sequence[Defence], shown: Sequen
     wrong = torch.stack([each.logits.argmax(2).flatten() != label for each, label in zip(shown, labels, strict=True)])
     values = torch.stack([each.pictures for each in shown])
     return Pictures(
-        values=values, tiles=values.flatten(1, 2), columns=1 + len(given), each=False,
-        titles=[f"{network.label(label)}: as it is, attacked without knowing the defences, and through each"
+        values=values, tiles=enlarged(values.flatten(1, 2)), columns=1 + len(given), each=False,
+        titles=[f"{network.label(label)}, without and with defences"
                 for label in labels],
         tile_titles=[line for each in shown for line in _lines(network, given, each)],
         marks=wrong, mark="taken for another class",
@@ -181,7 +182,7 @@ def _lines(network: Network, given: Sequence[Defence], shown: _Shown) -> list[st
     """What stands over each tile."""
     found = []
     for case, row in zip(("as it is", "attacked, naive", "attacked, adaptive"), shown.logits, strict=True):
-        for head, logits in zip([f"{case}, no defence", *map(str, given)], row, strict=True):
+        for head, logits in zip([case, *map(str, given)], row, strict=True):
             best = _guess(network, logits)
             found.append(f"{head}\n{best['label']} {best['probability']:.0%}")
     return found
