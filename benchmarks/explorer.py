@@ -82,7 +82,8 @@ def in_a_browser() -> dict[str, float]:
             page.wait_for_timeout(400)
         script = """(key) => new Promise((done) => {
             const [began, before] = [performance.now(), document.title];
-            const look = () => document.title !== before ? done(performance.now() - began) : requestAnimationFrame(look);
+            const moved = () => document.title !== before;
+            const look = () => moved() ? done(performance.now() - began) : requestAnimationFrame(look);
             dispatchEvent(new KeyboardEvent('keydown', { key }));
             look();
         })"""
