@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import openTSNE
 import scipy
+import torch
 
 from convscope.techniques.dataset._plane import assigned, lattice_for, principal, snapped
 from convscope.techniques.dataset._quality import agreement, trustworthiness
@@ -40,7 +41,9 @@ def main() -> None:
     count = min(len(points), 250 if options.quick else 2_500)
     report = {
         "codes": list(codes.shape), "source": "an index" if options.index else "made", "map": found,
-        "grid": grids(points, count), "poster": poster(points), "cores": os.cpu_count(), "load": os.getloadavg()[0],
+        "grid": grids(points, count), "poster": poster(points),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
         "openTSNE": openTSNE.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
         "machine": platform.processor() or platform.machine(), "quick": options.quick,
     }  # fmt: skip

@@ -29,7 +29,7 @@ NONE = "none"
 
 #: Bright for what the words name, faint for the rest; nothing typed is everything.
 FIND = """
-const words = box.value.trim().toLowerCase().split(/\\s+/).filter(Boolean);
+const words = box.value_input.trim().toLowerCase().split(/\\s+/).filter(Boolean);
 const said = source.data['said'], alpha = source.data['alpha'], size = source.data['size'];
 let found = 0;
 for (let i = 0; i < said.length; i++) {
@@ -63,7 +63,7 @@ def _layout(result: Embedding) -> Any:
     models = require("bokeh.models", "index")
     plotting = require("bokeh.plotting", "index")
     count = len(result.values)
-    radius, usual = float(np.clip(900 / np.sqrt(max(count, 1)), 5, 16)), 0.85 if count < MANY else 0.65
+    radius, usual = float(np.clip(500 / np.sqrt(max(count, 1)), 4, 14)), 0.85 if count < MANY else 0.65
     source = models.ColumnDataSource(_columns(result, radius, usual))
     plot = plotting.figure(
         sizing_mode="stretch_width", height=900, match_aspect=True, output_backend="webgl",
@@ -73,9 +73,10 @@ def _layout(result: Embedding) -> Any:
     plot.toolbar.logo = None
     plot.outline_line_color = LIGHT.line
     drawn = plot.scatter("x", "y", source=source, size="size", fill_color="colour", line_color=None, fill_alpha="alpha")
-    plot.add_tools(
-        models.HoverTool(renderers=[drawn], tooltips=_card(result), attachment="right", point_policy="snap_to_data")
+    card = models.HoverTool(
+        renderers=[drawn], tooltips=_card(result), attachment="right", point_policy="snap_to_data", limit=1
     )
+    plot.add_tools(card)
     box = models.TextInput(placeholder="a class, or part of a file's name", width=320)
     told = models.Div(text=f"{count:,} pictures")
     arguments = {"source": source, "box": box, "count": told, "usual": usual, "radius": radius}

@@ -237,7 +237,8 @@ def _row(
         image = images[cut.id]
         shape = (image.shape[1], image.shape[2])
         window = window_around(box, size, context, network.input_size)
-        photographs.append(photograph(image, network.unprepared(window, shape)))
+        sides = window[2] - window[0], window[3] - window[1]
+        photographs.append(photograph(image, network.unprepared(window, shape), sides))
         gradients.append(slope[:, window[0] : window[2], window[1] : window[3]])
         within.append(_relative(box, window))
         places.append(network.unprepared(box, shape))
@@ -265,13 +266,15 @@ def window_around(
     return top, left, bottom, right
 
 
-def photograph(image: Tensor, place: Box) -> Tensor:
-    """(3, h, w) of a box of a photograph (3, H, W), which need not lie on whole pixels; its longer side gets 128."""
+def photograph(image: Tensor, place: Box, sides: tuple[int, int]) -> Tensor:
+    """(3, h, w) of a box of a photograph (3, H, W), which need not lie on whole pixels.
+
+    The tile has the proportions of ``sides`` (height, width), those of the prepared picture, and 128 pixels at most.
+    """
     top, left, bottom, right = place
     height, width = image.shape[1:]
     box = max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
-    scale = TILE / max(bottom - top, right - left)
-    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    size = max(1, round(sides[1] * TILE / max(sides))), max(1, round(sides[0] * TILE / max(sides)))
     drawn = np.asarray(to_pil(image).resize(size, 3, box=box))  # 3: bicubic, which also shrinks without aliasing
     return torch.from_numpy(drawn.astype(np.float32) / 255).permute(2, 0, 1)
 

@@ -158,6 +158,17 @@ def test_pictures_that_changed_since_the_scan_are_told(tmp_path: Path) -> None:
     assert "1 of 2 patches of relu fire otherwise than in the scan: the pictures changed" in notes
 
 
+def test_tiles_of_photographs_of_any_proportions_are_of_one_size(tmp_path: Path) -> None:
+    for number, shape in enumerate([(41, 59), (60, 37), (33, 33), (301, 200)]):
+        write_image(torch.full((3, *shape), 0.9), tmp_path / f"{number}.png")
+    network = Network(Bright().eval(), input_size=(32, 32), crop=0.9, name="bright")
+    index = scan(network, tmp_path, tmp_path.parent / "shapes.index", layers=["relu"], code_layers=["relu"])
+    for context in (0.0, 0.3, 4.0):
+        found = patches(index, layer="relu", unit=0, context=context)
+        assert found.panels[0].tiles[0].shape == (4, 3, 128, 128)
+        assert len(found.panels[1].tiles[0]) == 4
+
+
 def test_windows_stay_inside_and_are_of_one_size() -> None:
     picture = (32, 40)
     assert window_around((8, 8, 12, 12), (4, 4), 0.5, picture) == (6, 6, 14, 14)
@@ -169,7 +180,7 @@ def test_windows_stay_inside_and_are_of_one_size() -> None:
 
 def test_what_is_cut_need_not_lie_on_whole_pixels() -> None:
     ramp = (torch.arange(40.0) / 40).expand(3, 40, 40)
-    tile = photograph(ramp, (10.0, 10.25, 20.0, 20.25))
+    tile = photograph(ramp, (10.0, 10.25, 20.0, 20.25), (8, 8))
     assert tile.shape == (3, 128, 128)
     assert float(tile.mean()) == pytest.approx((10.25 + 5 - 0.5) / 40, abs=2e-3)
 
