@@ -25,6 +25,7 @@ from convscope.results import Heatmap, Pictures, Provenance, Regions
 from convscope.zoo import load_network
 
 END = 0.995  # share of a map's values that lie below the end of its scale
+LONGEST = 14  # letters of a name on one line
 SECONDS = 60.0  # that a check may take; what would take longer is not checked
 
 
@@ -105,12 +106,23 @@ class _Shown:
 
     @property
     def title(self) -> str:
-        """Its technique, and its options where they are not those of the example."""
+        """Its short name, and the verdict below it."""
+        word = {"–": "not checked"}.get(self.verdict.word, self.verdict.word)
+        return f"{_broken(self.short)}\n{word}"
+
+    @property
+    def short(self) -> str:
+        """Its technique, and the values of options that are not those of the example."""
         technique, *options = self.name.split(" ")
         example = registry.load(technique).example
         more = [o for o in options if o not in {f"{name}={value}" for name, value in example.items()}]
-        word = {"–": "not checked"}.get(self.verdict.word, self.verdict.word)
-        return f"{' '.join([technique, *(o.partition('=')[2] for o in more)])}\n{word}"
+        return " ".join([technique, *(o.partition("=")[2] for o in more)])
+
+
+def _broken(name: str) -> str:
+    """A name on two lines where one is too long for a tile."""
+    place = next((i for i, letter in enumerate(name) if letter in " -"), -1)
+    return name if len(name) <= LONGEST or place < 0 else f"{name[: place + 1].strip()}\n{name[place + 1 :]}"
 
 
 def _verdict(method: Method, given: Sample, stages: Sequence[Network]) -> Verdict:
@@ -120,13 +132,13 @@ def _verdict(method: Method, given: Sample, stages: Sequence[Network]) -> Verdic
 
 def _result(found: Sequence[_Shown], notes: Sequence[str], given: Sample) -> Pictures:
     known = given.network.label(given.targets[0])
-    sizes = [shown.title.partition("\n")[0] for shown in found if not shown.heat.signed]
+    sizes = [shown.short for shown in found if not shown.heat.signed]
     said = [f"maps that have sizes and no signs: {', '.join(sizes)}"] if sizes else []
     check = f"below each name stands the randomisation check on {len(given)} photographs"
     return Pictures(
         values=torch.cat([shown.heat.values[:1].float() for shown in found]),
         tiles=torch.stack([shown.tile for shown in found])[None],
-        tile_titles=[shown.title for shown in found], titles=[f"{known}, {given.probabilities[0]:.0%}"],
+        tile_titles=[shown.title for shown in found], titles=[f"{known}, {100 * given.probabilities[0]:.0f} %"],
         marks=torch.tensor([[shown.verdict.word == "fails" for shown in found]]), mark=MARK,
         images=given.images[:1], signed=True, quantity="share of each map's own end", notes=[check, *said, *notes],
         summaries=[{"target": known, "methods": [_told(shown) for shown in found]}], per_picture=False,
