@@ -58,7 +58,7 @@ def test_json_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_suffix_names_those_that_are_known(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"must end in one of \.jpeg, \.jpg, \.json, \.npz"):
+    with pytest.raises(OutputError, match=r"must end in one of \.html, \.jpeg, \.jpg, \.json, \.npz"):
         heat().save(tmp_path / "map.bmpx")
     assert not list(tmp_path.iterdir())
 
