@@ -209,7 +209,7 @@ def test_quiet_says_nothing_on_standard_error(desk: Desk) -> None:
 
 
 def test_a_folder_stands_for_its_photographs(desk: Desk) -> None:
-    assert len(json.loads(desk("classify", ".", *desk.common, "--json").out)) == 2
+    assert len(json.loads(desk("classify", "conflicts", *desk.common, "--json").out)) == 3
 
 
 BAD = [
@@ -330,8 +330,7 @@ OUTSIDE = """
 
     from convscope.progress import over
     from convscope.registry import Picture, Seed, Target, pictures_of, technique
-    from convscope.index import Index
-from convscope.results import Synthesis
+    from convscope.results import Synthesis
 
     @technique(family="synthesize", see="s", caution="c")
     def painted(

@@ -64,7 +64,9 @@ PENALTIES = [L2(0.5, 0.3), TotalVariation(0.7), TotalVariation(0.7, 1.5), AlphaN
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_penalties_differentiate_as_finite_differences_say(penalty: Penalty) -> None:
     assert torch.autograd.gradcheck(penalty, images().requires_grad_())
-    assert {type(each) for each in PENALTIES} == set(Penalty.__subclasses__())
+    assert {type(each) for each in PENALTIES} == {
+        kind for kind in Penalty.__subclasses__() if kind.__module__ == Penalty.__module__
+    }  # those of techniques are differentiated beside them
 
 
 def test_colours_are_compared_in_order_on_every_axis_fine_and_coarse() -> None:

@@ -48,13 +48,14 @@ function watch(element, live, technique, first, how) {
   const buttons = h("p", { className: "buttons" });
   replace(element, frame, bar, words, curve, buttons);
   let seen = 0;
+  let state = null; // buttons that are drawn anew under a finger would lose its click
   const show = (job) => {
     live.job = job;
     bar.value = job.fraction;
     words.textContent = told(job);
     if (job.frames > seen) { seen = job.frames; frame.src = `/api/jobs/${job.id}/frame?${seen}`; frame.hidden = false; }
     if (job.trace.length > 1) replace(curve, line(job.trace, "What is maximised"));
-    replace(buttons, controls(job));
+    if (job.state !== state) { state = job.state; replace(buttons, controls(job)); }
     if (ENDED.includes(job.state)) { live.source?.close(); ended(element, technique, job, how); }
   };
   show(first);
