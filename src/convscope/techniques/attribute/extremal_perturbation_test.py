@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from convscope.backward import gradient
 from convscope.errors import OptionError
 from convscope.network import Network
 from convscope.techniques.attribute.extremal_perturbation import (
@@ -84,6 +85,25 @@ def test_the_area_is_the_distance_of_sorted_values_by_hand() -> None:
         distance = sum((v - w) ** 2 for v, w in zip(values, wanted, strict=True)) / len(values)
         assert float(first[number]) == pytest.approx(300 * distance, rel=1e-4)
         assert float(second[number]) == pytest.approx(300 * 1.0035**80 * distance, rel=1e-4)
+
+
+def test_the_area_differentiates_as_finite_differences_say() -> None:
+    """In double precision and by a small step, since a larger one lets pixels change places in the order."""
+    masked = Masked(checks()[0].double(), 1)
+    masked.cells = masked.cells.detach().double().requires_grad_()
+    masked._kernel = masked._kernel.double()
+    generator = torch.Generator().manual_seed(1)
+    cells = torch.rand(masked.cells.shape, generator=generator).double()
+    direction = torch.randn(masked.cells.shape, generator=generator).double()
+
+    def held(step: float) -> Tensor:
+        with torch.no_grad():
+            masked.cells.copy_(cells + step * direction)
+        return HeldArea(masked, [0.25], steps=10)(masked.images()).sum()
+
+    slope = float((gradient(held(0.0), masked.parameters())[0] * direction).sum())
+    apart = (float(held(1e-5).detach()) - float(held(-1e-5).detach())) / 2e-5
+    assert slope == pytest.approx(apart, rel=1e-5)
 
 
 def test_a_mask_of_ones_shows_the_picture_and_one_of_zeros_its_blur() -> None:
