@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from convscope import progress
 from convscope.errors import OptionError, OutputError
@@ -53,6 +57,39 @@ class Trained(Generic[S]):
         if not self.notes:
             self.state.unlink(missing_ok=True)
         return self
+
+
+def taken_up(state: State, mine: Mapping[str, Any], kind: str, needed: str, command: str) -> State:
+    """The saved state, once it is known to belong to this training.
+
+    Args:
+        state: what was saved.
+        mine: what this training was asked for, as the state's ``recipe`` holds it.
+        kind: of training, for the sentence.
+        needed: a key that every state of this kind has.
+        command: what writes such states.
+
+    Raises :class:`OptionError` for the state of another training, with what differs.
+    """
+    saved = state.get("recipe")
+    if not isinstance(saved, dict) or needed not in state:
+        raise OptionError(f"the saved state is of no {kind}; `convscope {command}` writes those")
+    other = [name for name in mine if saved.get(name) != mine[name]]
+    if other:
+        raise OptionError(
+            f"the saved state belongs to another training: its {other[0]} was {saved.get(other[0])!r} and is now "
+            f"{mine[other[0]]!r}; give the same options as then, or leave out --resume"
+        )
+    return state
+
+
+def descend(optimizer: Optimizer, parameters: Sequence[Parameter], slopes: Sequence[Tensor], rate: float) -> None:
+    """One step of the optimizer at this rate, against gradients that were had by ``convscope.backward.gradient``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        parameter.grad = slope
+    optimizer.step()
 
 
 def writable(path: Path, suffix: str) -> Path:

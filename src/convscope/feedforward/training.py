@@ -39,7 +39,7 @@ from convscope.feedforward.files import SUFFIX, save_stylist
 from convscope.feedforward.stylist import LARGEST, Shape, Stylist
 from convscope.hooks import observe
 from convscope.images import find_images, read_image, resize
-from convscope.long_run import Trained, gone_through, writable
+from convscope.long_run import Trained, descend, gone_through, taken_up, writable
 from convscope.network import Network
 from convscope.objectives import Objective, features, gram
 from convscope.optimize import State, load_state
@@ -321,11 +321,8 @@ class Training:
         return torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.network.precision == "bfloat16")
 
     def _step(self, slopes: Sequence[Tensor]) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.rate * (1 + math.cos(math.pi * self.number / self.recipe.steps)) / 2
-        for parameter, slope in zip(self._parameters, slopes, strict=True):
-            parameter.grad = slope
-        self._optimizer.step()
+        rate = self.recipe.rate * (1 + math.cos(math.pi * self.number / self.recipe.steps)) / 2
+        descend(self._optimizer, self._parameters, slopes, rate)
         self.number += 1
 
     # ---- to go on later
@@ -346,15 +343,7 @@ class Training:
 
     def restore(self, state: State) -> None:
         """Takes up where :meth:`state` was taken; :class:`OptionError` for the state of another training."""
-        saved, mine = state.get("recipe"), self._noted()
-        if not isinstance(saved, dict) or "optimizer" not in state:
-            raise OptionError("the saved state is of no training of a style; `convscope train-style` writes those")
-        other = [name for name in mine if saved.get(name) != mine[name]]
-        if other:
-            raise OptionError(
-                f"the saved state belongs to another training: its {other[0]} was {saved.get(other[0])!r} and is now "
-                f"{mine[other[0]]!r}; give the same options as then, or leave out --resume"
-            )
+        state = taken_up(state, self._noted(), "training of a style", "optimizer", "train-style")
         self.stylist.load_state_dict(state["parameters"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.number = int(state["number"])

@@ -29,7 +29,7 @@ from convscope import progress
 from convscope.backward import gradient
 from convscope.errors import OptionError
 from convscope.images import atomic_write
-from convscope.long_run import Trained, gone_through, writable
+from convscope.long_run import Trained, descend, gone_through, taken_up, writable
 from convscope.network import Network
 from convscope.optimize import State
 from convscope.robust.pictures import Photographs, split
@@ -231,11 +231,7 @@ class Training:
         return moved.detach()
 
     def _step(self, slopes: Sequence[Tensor], rate: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        for parameter, slope in zip(self._parameters, slopes, strict=True):
-            parameter.grad = slope
-        self._optimizer.step()
+        descend(self._optimizer, self._parameters, slopes, rate)
         keep = min(self.recipe.average, (1 + self.number) / (10 + self.number))
         mine, theirs = self._averaged.module.state_dict(), self._live.module.state_dict()
         for name, value in mine.items():
@@ -300,15 +296,7 @@ class Training:
 
     def restore(self, state: State) -> None:
         """Takes up where :meth:`state` was taken; :class:`OptionError` for the state of another training."""
-        saved, mine = state.get("recipe"), self._noted()
-        if not isinstance(saved, dict) or "averaged" not in state:
-            raise OptionError("the saved state is of no adversarial training; `convscope train-robust` writes those")
-        other = [name for name in mine if saved.get(name) != mine[name]]
-        if other:
-            raise OptionError(
-                f"the saved state belongs to another training: its {other[0]} was {saved.get(other[0])!r} and is now "
-                f"{mine[other[0]]!r}; give the same options as then, or leave out --resume"
-            )
+        state = taken_up(state, self._noted(), "adversarial training", "averaged", "train-robust")
         self._live.module.load_state_dict(state["parameters"])
         self._averaged.module.load_state_dict(state["averaged"])
         self._best, self.number = dict(state["best"]), int(state["number"])

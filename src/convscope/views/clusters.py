@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from convscope.results import Clusters
@@ -113,12 +112,14 @@ def _spectrum(sheet: Sheet, result: Clusters, x: int, y: int) -> None:
     theme = sheet.theme
     sheet.text(x, y + 22, "Eigenvalues of the graph", size=HEAD, bold=True)
     count = len(result.eigenvalues)
-    axes = sheet.axes(x + 60, y + 46, 640, SPECTRUM - 20, "spectrum")
+    axes = sheet.chart(x + 60, y + 46, 640, SPECTRUM - 20, "spectrum")
     at = np.arange(1, count + 1)
     axes.axvline(len(result.means) + 0.5, color=theme.quiet, linewidth=0.8, linestyle=(0, (4, 3)))
     for values, colour in ((result.chance, theme.quiet), (result.eigenvalues, theme.series[0])):
         axes.plot(at, values.numpy(), color=colour, linewidth=0.8, marker="o", markersize=4, markeredgewidth=0)
-    _style(axes, theme)
+    axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=-0.05)
     left = x + 60 + 640 + 50
     for place, (words, colour) in enumerate(
         (("of these maps", theme.series[0]), ("of the same maps shuffled", theme.quiet))
@@ -127,20 +128,6 @@ def _spectrum(sheet: Sheet, result: Clusters, x: int, y: int) -> None:
         sheet.text(left + 38, y + 90 + 40 * place, words, size=BODY, colour=theme.soft)
     words = f"as many groups as eigenvalues left of the line: {len(result.means)}"
     sheet.text(left, y + 170, words, size=BODY, colour=theme.soft)
-
-
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.quiet)
-    axes.spines["bottom"].set_linewidth(0.6)
-    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.tick_params(axis="x", length=2, color=theme.quiet, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.grid(axis="y", color=theme.line, linewidth=0.5, zorder=0)
-    axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=-0.05)
 
 
 def html(result: Clusters, *, quality: int = embed.QUALITY) -> str:

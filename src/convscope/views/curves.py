@@ -47,7 +47,7 @@ def _draw(sheet: Sheet, result: Curve, x: int, y: int, size: tuple[int, int]) ->
     theme, width = sheet.theme, size[0] - LEFT
     for place, (label, series, logarithmic) in enumerate(result.panels):
         top = y + 50 + place * (PANEL + BETWEEN)
-        axes = sheet.axes(x + LEFT, top, width, PANEL, f"panel {place}")
+        axes = sheet.chart(x + LEFT, top, width, PANEL, f"panel {place}")
         _panel(sheet, axes, result, series, logarithmic)
         _label(sheet, result, label, series, x, top - 18)
         last = place == len(result.panels) - 1
@@ -92,7 +92,6 @@ def _panel(sheet: Sheet, axes: Axes, result: Curve, series: Sequence[str], logar
             )
             if len(series) <= CROWDED:
                 _interval(axes, result, name, colour, good)
-    _style(axes, theme)
     _scale(axes, np.concatenate(drawn) if drawn else np.zeros(0), logarithmic)
 
 
@@ -112,16 +111,6 @@ def _interval(axes: Axes, result: Curve, name: str, colour: str, good: Array) ->
     place, at = list(result.series).index(name), np.flatnonzero(good)
     low, high = (end[place].double().numpy()[good] for end in (result.lows, result.highs))
     axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0, zorder=2)
-
-
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.quiet)
-    axes.spines["bottom"].set_linewidth(0.6)
-    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.grid(axis="y", color=theme.line, linewidth=0.5, zorder=0)
 
 
 def _scale(axes: Axes, values: Array, logarithmic: bool) -> None:

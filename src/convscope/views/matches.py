@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from convscope.results import Matches
@@ -86,7 +85,7 @@ def _pointed(sheet: Sheet, result: Matches, image: Array, points: Array, x: int,
 def _check(sheet: Sheet, result: Matches, x: int, y: int) -> None:
     theme = sheet.theme
     sheet.text(x, y + 24, "How exact: points of bent pictures, where the truth is known", size=HEAD, bold=True)
-    axes = sheet.axes(x + 70, y + 60, CHART[0], CHART[1], "check")
+    axes = sheet.chart(x + 70, y + 60, CHART[0], CHART[1], "check")
     colours = {"network": theme.series[0], "SIFT": theme.series[2], "anywhere": theme.soft}
     at = np.array(result.tolerances)
     for way, shares in result.found.items():
@@ -95,7 +94,12 @@ def _check(sheet: Sheet, result: Matches, x: int, y: int) -> None:
         axes.plot(at, mean, color=colours[way], linewidth=1.3, linestyle=style, marker="o", markersize=3.2)
         if way != "anywhere":
             axes.fill_between(at, low, high, color=colours[way], alpha=0.18, linewidth=0)
-    _style(axes, theme)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     words = "found within this share of the longer side →"
     sheet.text(x + 70, y + 60 + CHART[1] + 56, words, size=SMALL, colour=theme.soft)
     left, top = x + 70 + CHART[0] + 60, y + 110
@@ -105,23 +109,6 @@ def _check(sheet: Sheet, result: Matches, x: int, y: int) -> None:
         top += 42
     doubt = "hollow: the way back leads elsewhere"
     sheet.text(left, top + 10, shorten(doubt, 2 * measure(doubt, SMALL), SMALL), size=SMALL, colour=theme.soft)
-
-
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.quiet)
-    axes.spines["bottom"].set_linewidth(0.6)
-    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.tick_params(axis="x", length=2, color=theme.quiet, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.grid(axis="y", color=theme.line, linewidth=0.5, zorder=0)
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_xlim(left=0)
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
 
 
 def html(result: Matches, *, quality: int = embed.QUALITY) -> str:

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from convscope.registry import discover
 from convscope.results import Result
 from convscope.views.pixels import Pixels
-from convscope.views.style import BODY, DPI, LIGHT, TITLE, Theme, settled, shorten, wrap
+from convscope.views.style import BODY, DPI, LIGHT, SMALL, TITLE, Theme, settled, shorten, wrap
 
 MARGIN = 56  # pixels around a sheet
 LINE = 30  # pixels from one line of BODY to the next
@@ -58,6 +58,20 @@ class Sheet:
         """Axes over that rectangle."""
         box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         return self.plate.add_axes(box, label=label)
+
+    def chart(self, x: int, y: int, width: int, height: int, label: str) -> Axes:
+        """Axes for lines over a number: a bottom line, quiet rules across, and no box."""
+        axes = self.axes(x, y, width, height, label)
+        axes.set_facecolor("none")
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        axes.spines["bottom"].set_color(self.theme.quiet)
+        axes.spines["bottom"].set_linewidth(0.6)
+        soft = {"labelsize": SMALL, "labelcolor": self.theme.soft, "pad": 4}
+        axes.tick_params(axis="y", length=0, **soft)
+        axes.tick_params(axis="x", length=2, color=self.theme.quiet, **soft)
+        axes.grid(axis="y", color=self.theme.line, linewidth=0.5, zorder=0)
+        return axes
 
     def picture(self, pixels: Pixels, x: int, y: int, label: str = "") -> None:
         """Pixels as they are, one for one."""

@@ -90,10 +90,10 @@ def _draw(
 def _curve(sheet: Sheet, result: Synthesis, index: int, x: int, y: int, width: int) -> None:
     """How what was maximised rose, step by step."""
     theme = sheet.theme
-    axes = sheet.axes(x + LEFT, y, width - LEFT, CURVE, f"curve {index}")
+    axes = sheet.chart(x + LEFT, y, width - LEFT, CURVE, f"curve {index}")
     values = _trace(result, index)
     axes.plot(np.arange(1, len(values) + 1), values, color=theme.series[0], linewidth=1.0)
-    _style(axes, theme)
+    _scale(axes)
     words = shorten(f"{result.quantity} over {len(values)} steps", width - LEFT, SMALL)
     sheet.text(x + LEFT, y + CURVE + 26, words, size=SMALL, colour=theme.soft)
 
@@ -104,17 +104,10 @@ def _trace(result: Synthesis, index: int) -> Array:
     return values
 
 
-def _style(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.quiet)
-    axes.spines["bottom"].set_linewidth(0.6)
-    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=theme.soft, pad=4)
+def _scale(axes: Axes) -> None:
     axes.tick_params(axis="x", length=0, labelsize=0)
     axes.set_xticks([])
     axes.margins(x=0.01, y=0.08)
-    axes.grid(axis="y", color=theme.line, linewidth=0.5, zorder=0)
     axes.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
 

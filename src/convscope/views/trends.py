@@ -56,7 +56,7 @@ def _panel(sheet: Sheet, result: Trends, place: int, x: int, y: int, ends: tuple
     sheet.text(x, y + 22, result.names[place][:1].upper() + result.names[place][1:], size=HEAD, bold=True)
     verdict = shorten(result.verdicts[place], WIDTH, SMALL)
     sheet.text(x, y + 52, verdict, size=SMALL, colour=theme.accent if marked else theme.soft)
-    axes = sheet.axes(x + LEFT, y + TOP, WIDTH - LEFT, PLOT, f"panel {place}")
+    axes = sheet.chart(x + LEFT, y + TOP, WIDTH - LEFT, PLOT, f"panel {place}")
     known = np.isfinite(result.values[place, :, 0].numpy())
     at, share, low, high = result.values[place].double().numpy()[known].T
     colour = theme.series[0] if marked else theme.soft
@@ -64,7 +64,7 @@ def _panel(sheet: Sheet, result: Trends, place: int, x: int, y: int, ends: tuple
     axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2)
     axes.plot(at, share, color=colour, linewidth=1.2, marker="o", markersize=3, markeredgewidth=0, zorder=3)
     axes.set_ylim(*ends)
-    _style(axes, theme, at)
+    _scale(axes, at)
     for end, left in enumerate((x + LEFT, x + WIDTH)):
         _tiles(sheet, result.ends[place, end].float().numpy(), left, y + TOP + PLOT + UNDER, end == 1)
 
@@ -76,15 +76,7 @@ def _tiles(sheet: Sheet, tiles: Pixels, x: int, y: int, from_right: bool) -> Non
         sheet.picture(photograph(to_pixels(tile), (size, size)), start + place * TILE, y, f"end {x} {place}")
 
 
-def _style(axes: Axes, theme: Theme, at: Pixels) -> None:
-    axes.set_facecolor("none")
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(theme.quiet)
-    axes.spines["bottom"].set_linewidth(0.6)
-    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.tick_params(axis="x", length=2, color=theme.quiet, labelsize=SMALL, labelcolor=theme.soft, pad=4)
-    axes.grid(axis="y", color=theme.line, linewidth=0.5, zorder=0)
+def _scale(axes: Axes, at: Pixels) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value).replace(".0 %", " %")))
     low, high = float(at.min()), float(at.max())
