@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from convscope.report.demo import photographs
+from convscope.reporting import photographs
 
 RESULTS = Path(__file__).parent / "results" / "explorer.json"
 PORT = 8799

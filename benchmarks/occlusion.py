@@ -41,7 +41,7 @@ import convscope
 from convscope.images import read_image
 from convscope.network import Network
 from convscope.perturb import Variations
-from convscope.report.demo import photographs
+from convscope.reporting import photographs
 from convscope.techniques.attribute.occlusion import boxes, positions
 from convscope.zoo.torchvision_models import blueprint
 

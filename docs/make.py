@@ -27,7 +27,7 @@ from convscope.images import read_image
 from convscope.index import Index
 from convscope.network import Network
 from convscope.registry import Technique
-from convscope.report.demo import photographs
+from convscope.reporting import photographs
 from convscope.results import Result
 
 DOCS = Path(__file__).parent

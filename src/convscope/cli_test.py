@@ -25,7 +25,7 @@ from convscope.cli import bar, work
 from convscope.conftest import colour_pictures
 from convscope.images import read_image, read_recipe
 from convscope.index import Index
-from convscope.report.recipe import flags
+from convscope.reporting.recipe import flags
 from convscope.scanning import scan
 from convscope.zoo import load_network
 

@@ -19,7 +19,7 @@ import re
 import secrets
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -125,6 +125,17 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(parent, name) for name in files if _is_picture_name(name)]
     return sorted(found)
+
+
+def pictures_in(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files as they are, and the pictures in folders; :class:`ImageError` for a folder without any."""
+    found: list[Path] = []
+    for path in paths:
+        inside = find_images(path) if os.path.isdir(path) else [Path(path)]
+        if not inside:
+            raise ImageError(f"{os.fspath(path)} holds no pictures; give photographs or a folder with some")
+        found += inside
+    return found
 
 
 def _is_picture_name(name: str) -> bool:

@@ -14,7 +14,7 @@ import click
 from convscope import registry
 from convscope.cli.bar import make_console, watched
 from convscope.cli.options import NETWORK_OPTIONS, load
-from convscope.errors import ImageError, OptionError
+from convscope.errors import OptionError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     from convscope.network import Network
     from convscope.registry import Technique
     from convscope.results import Result
-
-
-def found_photographs(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are, and the pictures in folders; :class:`ImageError` for a folder without any."""
-    from convscope.images import find_images
-
-    found: list[Path] = []
-    for path in paths:
-        inside = find_images(path) if path.is_dir() else [path]
-        if not inside:
-            raise ImageError(f"{path} holds no pictures; give photographs or a folder with some")
-        found += inside
-    return found
 
 
 def _read(technique: Technique[..., Any], network: Network | None, path: Path, options: dict[str, Any]) -> Tensor:
@@ -252,10 +239,11 @@ def run_technique(technique: Technique[..., Any], given: dict[str, Any]) -> None
     """What the command of a technique does."""
     import convscope
     from convscope import films
+    from convscope.images import pictures_in
 
     technique = getattr(convscope, technique.name.replace("-", "_"))  # results that can draw themselves
     sinks, console = Sinks.taken(given), make_console(given.pop("quiet"))
-    paths, index = found_photographs(given.pop("photographs", ())), given.pop("index", None)
+    paths, index = pictures_in(given.pop("photographs", ())), given.pop("index", None)
     options = chosen_options(technique, given)
     seed = given.pop("random_seed", None)
     checked = technique.check(options)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from convscope.errors import ConvscopeError, ImageError, OptionError
 from convscope.evaluate.sample import Sample, sample
-from convscope.images import find_images, read_image
+from convscope.images import find_images, pictures_in, read_image
 from convscope.network import Network
 
 LIMIT = 50
@@ -51,7 +51,7 @@ def read_sample(
     """
     if masks is not None and boxes is not None:
         raise OptionError("give masks or boxes of the objects, not both")
-    found = _photographs(paths)
+    found = pictures_in(paths)
     labels = _labels(network, found)
     chosen = drawn([labels[path.parent] if labels else 0 for path in found], limit, seed)
     kept = [found[place] for place in chosen]
@@ -62,16 +62,6 @@ def read_sample(
     classes = [labels[path.parent] for path in kept] if labels else None
     files = [str(path) for path in kept]
     return sample(network, images, labels=classes, masks=given, names=_names(kept), files=files, seed=seed), len(found)
-
-
-def _photographs(paths: Iterable[str | Path]) -> list[Path]:
-    found = []
-    for path in map(Path, paths):
-        inside = find_images(path) if path.is_dir() else [path]
-        if not inside:
-            raise ImageError(f"{path} holds no pictures; give photographs or a folder with some")
-        found += inside
-    return found
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

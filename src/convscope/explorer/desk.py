@@ -24,8 +24,8 @@ from convscope.explorer.pictures import Pictures, png
 from convscope.explorer.settings import Settings
 from convscope.feedforward.files import shipped
 from convscope.images import to_uint8
-from convscope.report.demo import photographs
-from convscope.report.recipe import flags
+from convscope.reporting import photographs
+from convscope.reporting.recipe import flags
 from convscope.views.colour import symmetric_colour
 from convscope.zoo import load_network
 

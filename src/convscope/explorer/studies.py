@@ -23,7 +23,7 @@ from convscope.behaviour.scoring import WITH, WITHOUT
 from convscope.behaviour.study import CLASSES, TIMELESS, Question, Study, as_shown
 from convscope.errors import OptionError
 from convscope.network import Network
-from convscope.report.explained import beside, helped, shown_with
+from convscope.reporting.explained import beside, helped, shown_with
 
 Kind = Literal["label", "predict"]
 KEPT = 50  # sittings

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from convscope import __version__
 from convscope.monitor.measure import MEMORY, Record
-from convscope.report.page import POLICY, styles
+from convscope.reporting.page import styles
 from convscope.results import Pictures
 from convscope.views import embed
 from convscope.views.lines import Line, colours, lines
 from convscope.views.montage import composed, grids
+from convscope.views.pages import shell
 from convscope.views.pixels import Pixels
 from convscope.views.style import number, percent
 from convscope.vitals import NOISY, Finding, dead_channels, gradient_flow, noisy_filters, together, update_size
@@ -64,23 +65,11 @@ def page(
     """The whole page; ``first`` and ``now`` are the filters of the first layer at the start and now."""
     step = f"step {records[-1].step:,}" if records else "the start"
     refresh = f'<meta http-equiv="refresh" content="{RENEWED}">' if running else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-{refresh}
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{embed.escape(name)} at {step}</title>
-<style>
-{styles()}{_STYLE}</style>
-</head>
-<body>
-<div class="sheet">
+    title = f"{name} at {step}"
+    body = f"""<div class="sheet">
 <header>
 <p class="brand">convscope</p>
-<h1>{embed.escape(name)} at {step}</h1>
+<h1>{embed.escape(title)}</h1>
 {_facts(records, elapsed, running)}
 {_readings(records)}
 </header>
@@ -91,10 +80,8 @@ def page(
 <footer>
 <p>Made by convscope {embed.escape(__version__)}. {_cost(records, elapsed)}</p>
 </footer>
-</div>
-</body>
-</html>
-"""
+</div>"""
+    return shell(title, body, styles() + _STYLE, head=refresh)
 
 
 def _facts(records: Sequence[Record], elapsed: float, running: bool) -> str:

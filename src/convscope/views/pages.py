@@ -1,4 +1,4 @@
-"""A result as a whole HTML document: its part of a page, with heading, notes and how it was made; no network access."""
+"""Whole HTML documents, which ask the network for nothing: a shell for every page, and the page of one result."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from convscope.views.sheet import heading, sentence
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def document(result: Result, body: str, *, head: str = "", policy: str = POLICY) -> str:
-    """The document around ``body``; ``head`` is HTML that goes into its head, which ``policy`` must allow."""
-    said = heading(result)
-    title = said.title or type(result).__name__
-    lead = "".join(f"<p>{escape(line)}</p>" for line in (said.claim, said.under) if line)
-    notes = "".join(f"<li>{escape(sentence(note))}</li>" for note in result.notes)
+def shell(title: str, body: str, style: str, *, head: str = "", policy: str = POLICY) -> str:
+    """An HTML document: the ``title`` is text; ``head`` and ``body`` are HTML, which ``policy`` must allow."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -27,17 +23,29 @@ def document(result: Result, body: str, *, head: str = "", policy: str = POLICY)
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
 <style>
-{_style()}</style>
+{style}</style>
 {head}
 </head>
 <body>
-<header><h1>{escape(title)}</h1>{lead}</header>
-<main>{body}</main>
-{f'<ul class="notes">{notes}</ul>' if notes else ""}
-{_made(result)}
+{body}
 </body>
 </html>
 """
+
+
+def document(result: Result, body: str, *, head: str = "", policy: str = POLICY) -> str:
+    """The document around ``body``; ``head`` is HTML that goes into its head, which ``policy`` must allow."""
+    said = heading(result)
+    title = said.title or type(result).__name__
+    lead = "".join(f"<p>{escape(line)}</p>" for line in (said.claim, said.under) if line)
+    notes = "".join(f"<li>{escape(sentence(note))}</li>" for note in result.notes)
+    parts = [
+        f"<header><h1>{escape(title)}</h1>{lead}</header>",
+        f"<main>{body}</main>",
+        f'<ul class="notes">{notes}</ul>' if notes else "",
+        _made(result),
+    ]
+    return shell(title, "\n".join(filter(None, parts)), _style(), head=head, policy=policy)
 
 
 def _style() -> str:

@@ -13,7 +13,7 @@ from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS,
 
 def _demo(output: Path, quiet: bool, **given: Any) -> None:
     import convscope
-    from convscope.report.demo import demo as make
+    from convscope.reporting.demo import demo as make
 
     assert convscope.classify  # lets results draw themselves
     console = make_console(quiet)

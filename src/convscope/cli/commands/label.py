@@ -19,7 +19,7 @@ def _label(
 ) -> None:  # fmt: skip
     from convscope.behaviour.study import as_shown, label_study
     from convscope.cli.asking import Sitting, check_table
-    from convscope.report.explained import beside
+    from convscope.reporting.explained import beside
 
     console, subj = make_console(quiet), subject or getpass.getuser()
     check_table(output)

@@ -20,12 +20,12 @@ def _predict(
 ) -> None:  # fmt: skip
     from convscope.behaviour.study import predict_study
     from convscope.cli.asking import Sitting, check_table
-    from convscope.cli.work import found_photographs
-    from convscope.report.explained import helped, shown_with
+    from convscope.images import pictures_in
+    from convscope.reporting.explained import helped, shown_with
 
     console, subj = make_console(quiet), subject or getpass.getuser()
     check_table(output)
-    paths, network = found_photographs(photographs), load(given, random_seed)
+    paths, network = pictures_in(photographs), load(given, random_seed)
     show = shown_with(network, method)
     opens = sys.stdin.isatty() if opens is None else opens
     sitting = Sitting(console, subj, output, picture, opens, show)

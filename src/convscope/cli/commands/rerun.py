@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def _rerun(picture: Path, photographs: tuple[Path, ...], **given: Any) -> None:
     import convscope
     from convscope import progress
-    from convscope.report import recipe as recipes
+    from convscope.reporting import recipe as recipes
 
     assert convscope.classify  # lets results draw themselves
     recipe = recipes.read(picture)

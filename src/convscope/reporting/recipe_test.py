@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from convscope.network import Network
 from convscope.registry import technique
-from convscope.report import recipe
+from convscope.reporting import recipe
 from convscope.results import Result
 
 

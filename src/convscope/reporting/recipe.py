@@ -60,7 +60,7 @@ def python(technique: Technique[..., Any], network: Network, options: Mapping[st
         return "\n".join(["import convscope", "", loaded, f'{call}.save("{technique.name}.png")'])
     return "\n".join(
         [
-            "import torch", "import convscope", "from convscope.report import photographs", "", loaded,
+            "import torch", "import convscope", "from convscope.reporting import photographs", "", loaded,
             "images = torch.stack([network.prepare(convscope.read_image(path)) for _, path in photographs()])",
             f'convscope.{function}({taken}{chosen}).save("{technique.name}.png")',
         ]

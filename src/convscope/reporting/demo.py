@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +23,9 @@ from convscope.index import Index
 from convscope.network import Network
 from convscope.progress import over
 from convscope.registry import Entry, Technique, discover, load
-from convscope.report.page import Section, page
-from convscope.report.recipe import command, python
+from convscope.reporting.page import Section, page
+from convscope.reporting.recipe import command, python
+from convscope.reporting.samples import PHOTOGRAPHS, photographs
 from convscope.results import Heatmap, Result
 from convscope.views import embed, html
 from convscope.views.pixels import to_pixels
@@ -37,45 +37,6 @@ SECONDS = 5.0  # for each technique, beyond the first photograph
 FEWEST = 3  # photographs on which a heat map's method is checked at least
 CHECK_SECONDS = 5.0  # for each check; what takes longer for the fewest is not checked
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A free photograph that comes with a package, and whom it is from."""
-
-    name: str
-    package: str
-    file: str
-    credit: str
-
-
-PHOTOGRAPHS = (
-    Photograph("cat", "skimage", "data/chelsea.png", "Stéfan van der Walt, CC0"),
-    Photograph("coffee", "skimage", "data/coffee.png", "Rachel Michetti, CC0"),
-    Photograph("rocket", "skimage", "data/rocket.jpg", "SpaceX, public domain"),
-    Photograph("astronaut", "skimage", "data/astronaut.png", "NASA, public domain"),
-    Photograph("temple", "sklearn", "datasets/images/china.jpg", "danielbuechele, CC BY 2.0"),
-    Photograph("flower", "sklearn", "datasets/images/flower.jpg", "vultilion, CC BY 2.0"),
-)
-
-
-def photographs() -> list[tuple[str, Path]]:
-    """(name, file) of the free photographs that are installed: four of scikit-image, two of scikit-learn.
-
-    Nothing is downloaded; those of a package that is absent are left out.
-    """
-    found = [(photograph.name, _file(photograph)) for photograph in PHOTOGRAPHS]
-    return [(name, path) for name, path in found if path is not None]
-
-
-def _file(photograph: Photograph) -> Path | None:
-    """Where its package lies, found without importing it."""
-    spec = importlib.util.find_spec(photograph.package)
-    for folder in (spec.submodule_search_locations if spec else None) or ():
-        path = Path(folder) / photograph.file
-        if path.is_file():
-            return path
-    return None
 
 
 def demo(

@@ -1,5 +1,5 @@
 """One self-contained page of pictures about a network, made from the registry."""
 
-from convscope.report.demo import photographs
+from convscope.reporting.samples import photographs
 
 __all__ = ["photographs"]

@@ -87,7 +87,7 @@ def styles() -> str:
     """The style sheet of all pages."""
     return "".join(
         files(package).joinpath(name).read_text(encoding="utf-8")
-        for package, name in (("convscope.report", "page.css"), ("convscope.views", "fragments.css"))
+        for package, name in (("convscope.reporting", "page.css"), ("convscope.views", "fragments.css"))
     )
 
 

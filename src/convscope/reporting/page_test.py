@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from convscope.report.page import Section, page
+from convscope.reporting.page import Section, page
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 

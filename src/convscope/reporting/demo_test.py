@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from convscope.errors import NetworkError, OptionError, OutputError
 from convscope.network import Network
 from convscope.registry import Entry, Technique, discover, load, technique
-from convscope.report import demo as demo_module
-from convscope.report.demo import PHOTOGRAPHS, demo, photographs
-from convscope.report.page_test import check
+from convscope.reporting import demo as demo_module
+from convscope.reporting import samples
+from convscope.reporting.demo import demo
+from convscope.reporting.page_test import check
+from convscope.reporting.samples import PHOTOGRAPHS, photographs
 from convscope.results import Heatmap, Table
 from convscope.zoo import load_network
 
@@ -83,8 +85,8 @@ def test_the_photographs_are_there_without_a_download() -> None:
 def test_without_scikit_learn_two_are_left_out_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, install: Install, network: Network, tmp_path: Path
 ) -> None:
-    find = demo_module.importlib.util.find_spec
-    monkeypatch.setattr(demo_module.importlib.util, "find_spec", lambda n: None if n == "sklearn" else find(n))
+    find = samples.importlib.util.find_spec
+    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda n: None if n == "sklearn" else find(n))
     assert len(photographs()) == 4
     install(rows)
     text = demo(network, tmp_path / "page.html").read_text(encoding="utf-8")
