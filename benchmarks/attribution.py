@@ -30,6 +30,7 @@ from torch import Tensor, nn
 import convscope
 from convscope.network import Network
 
+PATHS = 2  # rounds of what takes many passes
 SPECS = {"resnet50": "layer4", "vgg16": "features.29", "squeezenet1_0": "features.12"}
 
 
@@ -79,7 +80,7 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
 
 def ratios(floor: Callable[[], object], calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, object]:
     """Median over ``repeats`` of each call's time over the floor's just before and after."""
-    for call in (floor, *calls.values()):
+    for call in (floor, *calls.values()) if repeats > PATHS else ():  # long calls are not warmed by themselves
         call()
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     floors = [seconds(floor)]
@@ -111,7 +112,10 @@ def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: 
     prepared = network.normalise(images)
     image, first, only = images[:1], prepared[:1], target[:1]
     at_once = fastest(network, image)
+    convscope.integrated_gradients(network, image, steps=1)  # imported and run once
+    convscope.smoothgrad(network, image, samples=1)
     return {
+        "points on a path": points,
         "pictures a pass on a path": at_once,
         "path": ratios(
             lambda: path_floor(network, image, points, at_once),
@@ -132,7 +136,7 @@ def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: 
                     abs=False,
                 ),
             },
-            max(1, repeats // 3),
+            PATHS,
         ),
         "saliency": ratios(
             lambda: saliency_floor(network, images),
@@ -167,14 +171,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "attribution.json")
     parser.add_argument("--network", action="append", choices=list(SPECS), help="only this one; may be repeated")
-    parser.add_argument("--points", type=int, default=16, help="on a path, and samples of SmoothGrad")
+    parser.add_argument("--points", type=int, default=50, help="on a path, and samples of SmoothGrad")
     options = parser.parse_args()
     size, batch, points, repeats = (64, 1, 4, 3) if options.quick else (224, 4, options.points, 6)
     known = json.loads(options.output.read_text())["ratios"] if options.output.exists() else {}
     for name in options.network or SPECS:
         known[name] = measure(name, SPECS[name], batch, size, points, repeats)
         print(name, json.dumps(known[name]), flush=True)
-    settings = {"size": size, "batch": batch, "points": points, "repeats": repeats,
+    settings = {"size": size, "batch": batch, "repeats": repeats,
                 "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
     if not options.quick:
         options.output.parent.mkdir(exist_ok=True)

@@ -63,6 +63,8 @@ class RuleWarning(UserWarning):
 _RECTIFIERS = re.compile(
     r"(Relu|Threshold|LeakyRelu|RreluWithNoise|PreluKernel|Elu|Celu|Gelu|Silu|Hardswish|Mish|Softplus)Backward"
 )
+#: of them those whose derivative is 0 or 1 and whose gradient is a tensor of its own
+_SWITCHES = re.compile(r"(Relu|Threshold|Hardtanh|ClampMin|Clamp)Backward")
 #: nodes that rectify when their lower bound is zero: clamp(min=0), ReLU6
 _CLAMPS = re.compile(r"(Hardtanh|ClampMin|Clamp)Backward")
 #: activation functions written as their own autograd function, known by their name
@@ -111,13 +113,20 @@ class _Rewriter:
         self.rewritten = 0
 
     def attach(self, node: Node) -> Callable[[], None]:
-        if self.rule.forward_mask:
-            return node.register_prehook(self._before).remove
-        return node.register_hook(self._instead).remove
+        if not self.rule.forward_mask:
+            return node.register_hook(self._instead).remove
+        if _SWITCHES.match(node.name()):
+            return node.register_hook(self._behind).remove
+        return node.register_prehook(self._before).remove
 
     def _before(self, arriving: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.rewritten += 1
         return tuple(g if g is None else g.clamp(min=0) for g in arriving)
+
+    def _behind(self, leaving: tuple[Tensor, ...], _arriving: tuple[Tensor, ...]) -> None:
+        """The positive part of what a switch let through is what it lets through of the positive part, at no copy."""
+        self.rewritten += 1
+        leaving[0].clamp_(min=0)
 
     def _instead(self, leaving: tuple[Tensor, ...], arriving: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.rewritten += 1

@@ -451,7 +451,7 @@ def test_no_rule_stays_in_the_graph_after_an_error(pictures: Tensor, monkeypatch
     score = Net(F.relu)(images)[:, 0]
     before = gradient(score, images, retain_graph=True)
     with monkeypatch.context() as patch:
-        patch.setattr(backward._Rewriter, "_before", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(backward._Rewriter, "_behind", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             gradient(score, images, GUIDED, retain_graph=True)
     assert torch.equal(gradient(score, images, retain_graph=True), before)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import platform
@@ -34,13 +35,16 @@ Summary: TypeAlias = Mapping[str, Any]
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in ("convscope", "torch", "torchvision", "timm", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    known = {name: _version(name) for name in ("convscope", "torch", "torchvision", "timm", "numpy")}
+    return {"python": platform.python_version(), **{name: found for name, found in known.items() if found}}
+
+
+@functools.cache  # each costs as much as a small network's pass, and does not change while it is imported
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -280,7 +284,8 @@ class Comparison(Table):
     ``values``, ``lows`` and ``highs`` are (methods, measures), NaN where there is none: means and the ends of their
     intervals. ``better`` is 1 for a measure of which more is better, -1 where less is, 0 where neither; ``chances``
     holds what a method without any knowledge gets, None where that is not known. ``marks`` flags methods, and
-    ``mark`` says what the flag means; ``controls`` flags those that stand there for comparison only.
+    ``mark`` says what the flag means; ``controls`` flags those that stand there for comparison only;
+    ``each`` is what one of them is called.
     """
 
     lows: Tensor
@@ -292,6 +297,7 @@ class Comparison(Table):
     marks: Sequence[bool] = ()
     mark: str = ""
     controls: Sequence[bool] = ()
+    each: str = "method"
 
     def arrays(self) -> dict[str, np.ndarray]:
         names = {"methods": np.array(self.methods), "measures": np.array(self.measures)}

@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from convscope.errors import ImageError, OptionError
+from convscope.evaluate import robustness as bench
 from convscope.evaluate.robustness import Subject, budget, corruption, read_subjects, robustness
 from convscope.images import write_image
 from convscope.intervals import proportion
@@ -84,6 +86,22 @@ def test_a_defence_gets_both_curves_and_the_one_that_knows_it_is_lower(subject: 
     assert json.loads(found.to_json())["series"][0]["of"] == 12
 
 
+def test_who_knows_a_defence_is_never_the_weaker_one(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attack through the defence that finds nothing: what falls to who does not know it has fallen all the same."""
+    made = bench._Plan.pictures
+
+    def lost(plan: bench._Plan, network: Network, given: Subject, *rest: Any) -> Tensor:
+        return given.images if network.defence else made(plan, network, given, *rest)
+
+    monkeypatch.setattr(bench._Plan, "pictures", lost)
+    found = robustness([subject], defences=["bits:7"], epsilons=[2 / 255, 6 / 255], steps=10)
+    _, naive, adaptive = found.summary["series"]
+    assert adaptive["right_attacked_through_it_alone"] == [adaptive["right"][0]] * 3
+    assert adaptive["right"] == naive["right"]
+    assert naive["right"][-1] < naive["right"][0]
+    assert any("bits:7 in front of linear is by itself weaker" in note for note in found.notes)
+
+
 class Hiding(nn.Module):
     """Rounds its input, so that it has no gradient: the kind of masking that the check is for."""
 
@@ -105,6 +123,7 @@ def test_hidden_gradients_are_said(subject: Subject) -> None:
 def test_spoiled_pictures_are_counted(subject: Subject) -> None:
     found = corruption([subject], names=["gaussian-noise", "contrast"], defences=["bits:4"], seed=2)
     assert found.methods == ["linear", "linear behind bits:4"]
+    assert found.each == "network"
     assert found.measures == ["clean", "all corruptions", "noise", "digital"]
     said = found.summary["networks"][0]["right"]
     for name in ("gaussian-noise", "contrast"):

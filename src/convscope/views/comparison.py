@@ -124,7 +124,7 @@ def _colour(result: Comparison, method: int, theme: Theme) -> str:
 
 def _legend(sheet: Sheet, result: Comparison, x: float, y: float) -> None:
     theme = sheet.theme
-    entries = [(theme.ink, "a method, with the 95 % interval of its mean")] if len(result.methods) else []
+    entries = [(theme.ink, f"a {result.each}, with the 95 % interval of its mean")] if len(result.methods) else []
     entries += [(theme.accent, result.mark)] if any(result.marks) else []
     entries += [(theme.soft, "a map made without looking")] if any(result.controls) else []
     for colour, words in entries:
@@ -135,7 +135,7 @@ def _legend(sheet: Sheet, result: Comparison, x: float, y: float) -> None:
 
 def html(result: Comparison, *, quality: int = embed.QUALITY) -> str:
     """The panels as one drawing, and the table beneath them."""
-    alt = f"{len(result.methods)} methods by {', '.join(result.measures)}"
+    alt = f"{len(result.methods)} {result.each}s by {', '.join(result.measures)}"
     drawing = embed.both_themes(_on_page(result, LIGHT), _on_page(result, DARK), alt)
     return f'<figure class="drawn">{drawing}</figure>{tables.html(result, quality=quality)}'
 

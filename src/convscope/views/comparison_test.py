@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,9 @@ def test_the_figure_says_what_it_shows_and_what_is_marked(result: Comparison) ->
     said = [text.get_text() for text in figure.texts]
     assert {"share", "cost", "more is better", "less is better", "chance 0.25", "is not to be trusted"} <= set(said)
     assert "nothing" not in said
+    assert "a method, with the 95 % interval of its mean" in said
+    networks = replace(result, each="network").figure()
+    assert "a network, with the 95 % interval of its mean" in [text.get_text() for text in networks.texts]
     named = {text.get_text(): text.get_color() for text in figure.texts}
     assert named["second_$x$"] == views.LIGHT.accent
     assert named["first"] == views.LIGHT.ink

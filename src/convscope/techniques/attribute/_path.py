@@ -49,6 +49,21 @@ def answers(question: Question, images: Tensor) -> tuple[Tensor, Tensor]:
     return scores.detach(), targets
 
 
+def ends(question: Question, images: Tensor, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) scores and (N,) classes of the pictures, and (N,) scores of where their paths begin for those classes."""
+
+    def some(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        asked = question.of_part(part, len(images))
+        seen = observe(question.network, torch.cat([starts[part], images[part]]), question.layers)
+        first, last = ({n: v.chunk(2)[place] for n, v in seen.items()} for place in (0, 1))
+        scores, targets = asked.scores(last)
+        return scores, targets, held(asked, targets).scores(first)[0]
+
+    passes = list(batched(some, len(images), max(1, question.network.at_once(images) // 2)))
+    scores, targets, without = (torch.cat(parts) for parts in zip(*passes, strict=True))
+    return scores.detach(), targets, without.detach()
+
+
 def slopes_at(
     question: Question, target: int, count: int, versions: Callable[[slice], Tensor]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -27,10 +27,9 @@ from convscope.techniques.attribute._heat import describe
 from convscope.techniques.attribute._path import (
     BaselineOption,
     OfOption,
-    answers,
     asked_for,
     baseline_of,
-    held,
+    ends,
     slopes_at,
     wide,
     with_completeness,
@@ -82,9 +81,8 @@ def integrated_gradients(
         UnknownTarget, UnknownLayer, OptionError.
     """
     question = ask(network, target, of=of, layer=layer, unit=unit)
-    scores, targets = answers(question, images)
     starts = baseline_of(network, wide(images), baseline)
-    without, _ = answers(held(question, targets), starts)
+    scores, targets, without = ends(question, images, starts)
     places, weights = nodes(steps, rule)
     values = torch.stack(
         [

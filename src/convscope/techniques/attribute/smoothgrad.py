@@ -8,6 +8,7 @@ clipped to [0, 1], as in the paper. The class is that of the picture without noi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -74,7 +75,9 @@ def smoothgrad(
         raise OptionError("reduce l2 has no sign; use signed with max or sum")
     question = ask(network, target, of=of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
-    means = torch.stack([m for m, _ in moments(question, images, targets, samples, noise, seed)])
+    passes = noisy(question, images, targets, samples, noise, seed)
+    means = torch.stack([functools.reduce(torch.add, (part.sum(0) for part in parts)) / samples for parts in passes])
+    means = means.to(wide(images).dtype)
     values = reduce_colours(means, reduce, signed)
     return Heatmap(
         values=values, images=images, signed=signed, quantity=f"{asked_for(question)} per unit of pixel value",
@@ -83,16 +86,12 @@ def smoothgrad(
     )  # fmt: skip
 
 
-def moments(
+def noisy(
     question: Question, images: Tensor, targets: Tensor, samples: int, noise: float, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each picture mean and variance (3, H, W) of the gradients of its noisy copies; over n, not n - 1."""
+) -> Iterator[Iterator[Tensor]]:
+    """For each picture the gradients of its noisy copies, (n, 3, H, W) in float64, a few copies at a time."""
     draws = torch.randn(samples, *images.shape[1:], generator=torch.Generator().manual_seed(seed))
     for image, target in over(zip(wide(images), targets.tolist(), strict=True), "pictures"):
         spread = noise * (image.max() - image.min())
-        copies = lambda part, image=image, spread=spread: image + spread * draws[part].to(image)  # noqa: E731
-        parts = [slopes.cpu().double() for _, slopes, _ in slopes_at(question, target, samples, copies)]
-        total = sum(part.sum(0) for part in parts)
-        mean = torch.as_tensor(total) / samples
-        variance = torch.as_tensor(sum((part - mean).square().sum(0) for part in parts)) / samples
-        yield mean.to(image.dtype), variance.to(image.dtype)
+        copies = lambda part, image=image, spread=spread: torch.addcmul(image, draws[part].to(image), spread)  # noqa: E731
+        yield (slopes.cpu().double() for _, slopes, _ in slopes_at(question, target, samples, copies))

@@ -7,6 +7,7 @@ The same samples as SmoothGrad's, by their spread: where it is large, the slope 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -18,9 +19,9 @@ from convscope.objectives import ask
 from convscope.registry import Layer, Seed, Target, UnitOption, technique
 from convscope.results import Heatmap
 from convscope.techniques.attribute._heat import describe
-from convscope.techniques.attribute._path import OfOption, answers, asked_for
+from convscope.techniques.attribute._path import OfOption, answers, asked_for, wide
 from convscope.techniques.attribute.saliency import reduce_colours
-from convscope.techniques.attribute.smoothgrad import Noise, Samples, moments
+from convscope.techniques.attribute.smoothgrad import Noise, Samples, noisy
 
 
 @technique(
@@ -63,10 +64,26 @@ def vargrad(
     """
     question = ask(network, target, of=of, layer=layer, unit=unit)
     scores, targets = answers(question, images)
-    variances = torch.stack([v for _, v in moments(question, images, targets, samples, noise, seed)])
+    passes = noisy(question, images, targets, samples, noise, seed)
+    variances = torch.stack([variance(parts) for parts in passes]).to(wide(images).dtype)
     values = reduce_colours(variances, reduce, signed=False)
     return Heatmap(
         values=values, images=images, signed=False, layer=question.layer,
         quantity=f"variance of {asked_for(question)} per unit of pixel value",
         **describe(question, values, scores, targets),
     )  # fmt: skip
+
+
+def variance(parts: Iterable[Tensor]) -> Tensor:
+    """(...) of all rows of the parts (n, ...), over their number and not one less; one part is held at a time.
+
+    Rows are joined by their means and their squared distances from them (Chan, Golub & LeVeque 1979).
+    """
+    known, mean, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for part in parts:
+        count, middle = len(part), part.mean(0)
+        away = middle - mean
+        squares = squares + (part - middle).square_().sum(0) + away.square() * (known * count / (known + count))
+        known += count
+        mean = mean + away * (count / known)
+    return squares / known
