@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,15 @@ def write_film(
         writer(_alike(frames), temporary, rate, hold)
 
 
+def webp_film(frames: Sequence[Frame], *, side: int, quality: int) -> bytes:
+    """Frames as a small animated WebP for pages, their longer side at most ``side`` pixels."""
+    pictures, buffer = _alike(frames), io.BytesIO()
+    for picture in pictures:
+        picture.thumbnail((side, side))
+    _webp(pictures, buffer, RATE, HOLD, quality)
+    return buffer.getvalue()
+
+
 def _alike(frames: Sequence[Frame]) -> list[Image.Image]:
     height, width = frames[-1].shape[:2]
     size = width, height
@@ -72,8 +82,8 @@ def _gif(pictures: list[Image.Image], path: Path, rate: float, hold: float) -> N
     indexed[0].save(path, "GIF", save_all=True, append_images=indexed[1:], **options)
 
 
-def _webp(pictures: list[Image.Image], path: Path, rate: float, hold: float) -> None:
-    options = {"duration": _durations(len(pictures), rate, hold), "loop": 0, "quality": 90, "method": 4}
+def _webp(pictures: list[Image.Image], path: Path | IO[bytes], rate: float, hold: float, quality: int = 90) -> None:
+    options = {"duration": _durations(len(pictures), rate, hold), "loop": 0, "quality": quality, "method": 4}
     pictures[0].save(path, "WEBP", save_all=True, append_images=pictures[1:], **options)
 
 

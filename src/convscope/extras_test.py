@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convscope.errors import MissingExtra
-from convscope.extras import require
+from convscope.errors import MissingExtra, OutputError
+from convscope.extras import require, summary_writer
 
 
 def test_what_is_there_is_imported() -> None:
@@ -24,3 +24,9 @@ def test_what_a_present_package_misses_is_not_hidden(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         require("needs_another", "zoo")
+
+
+def test_a_folder_that_cannot_be_made_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/runs cannot be made \(.*\); choose another folder"):
+        summary_writer(tmp_path / "file" / "runs")

@@ -133,11 +133,17 @@ class Technique(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.name = function.__name__.replace("_", "-")
-        self.family, self.paper, self.see, self.caution, self.order = family, paper, see, caution, order
+        self.name: str = function.__name__.replace("_", "-")
+        self.family: str = family
+        self.paper: str = paper
+        self.see: str = see
+        self.caution: str = caution
+        self.order: int = order
         self.quick: Mapping[str, Any] = quick or {}
         self._example = example or {}
-        self.keeps_size, self.films, self.exact = keeps_size, films, exact
+        self.keeps_size: bool = keeps_size
+        self.films: bool = films
+        self.exact: bool = exact
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:

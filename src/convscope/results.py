@@ -22,11 +22,13 @@ from torch import Tensor
 
 from convscope.animation import Frame, write_film
 from convscope.errors import OutputError
+from convscope.extras import summary_writer
 from convscope.images import atomic_write, png_text, read_image, to_uint8, write_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
+    from torch.utils.tensorboard import SummaryWriter
 
     from convscope.behaviour.conflict import Count
 
@@ -74,7 +76,7 @@ class Provenance:
     defence: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """Base of all results.
 
@@ -97,8 +99,7 @@ class Result:
     provenance: Provenance | None = None
 
     finite: ClassVar[bool] = True  # whether NaN among the values is a fault
-    views: ClassVar[Callable[[Result], Figure] | None] = None
-    pages: ClassVar[Callable[[Result], str] | None] = None
+    views: ClassVar[Callable[[], Any] | None] = None  # what draws results: convscope.views, which names itself here
 
     @property
     def summary(self) -> Summary | Sequence[Summary]:
@@ -109,17 +110,24 @@ class Result:
         """The raw values as an array."""
         return self.values.numpy()
 
-    def figure(self) -> Figure:
-        """A matplotlib figure of it."""
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The raw values, for what takes arrays: ``numpy.asarray(result)``."""
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    @staticmethod
+    def _drawn() -> Any:
         if Result.views is None:
             raise OutputError("nothing draws results yet: import convscope.views")
-        return Result.views(self)
+        return Result.views()
+
+    def figure(self) -> Figure:
+        """A matplotlib figure of it."""
+        found: Figure = self._drawn().figure(self)
+        return found
 
     def page(self) -> str:
         """A whole HTML document of it, which needs nothing beside it and no network."""
-        if Result.pages is None:
-            raise OutputError("nothing makes pages of results yet: import convscope.views")
-        return Result.pages(self)
+        return str(self._drawn().page(self))
 
     def picture(self) -> Image:
         """The figure as a Pillow picture."""
@@ -127,16 +135,38 @@ class Result:
 
         from PIL import Image
 
-        buffer = BytesIO()
-        self.figure().savefig(buffer, format="png")
-        return Image.open(buffer).convert("RGB")
+        figure, buffer = self.figure(), BytesIO()
+        figure.savefig(buffer, format="rgba", dpi=figure.dpi)  # the pixels as they are: no PNG is made to be read again
+        width, height = (int(side) for side in figure.bbox.size)
+        return Image.frombytes("RGBA", (width, height), buffer.getvalue()).convert("RGB")
 
-    def _repr_png_(self) -> bytes:
-        from io import BytesIO
+    def log(self, writer: SummaryWriter | str | Path, tag: str | None = None, step: int = 0) -> None:
+        """Show it in TensorBoard: its picture under Images, what it says and how it was made under Text.
 
-        buffer = BytesIO()
-        self.figure().savefig(buffer, format="png")
-        return buffer.getvalue()
+        Args:
+            writer: a ``SummaryWriter`` that is open, or a folder, to which one is opened and closed again.
+            tag: its name there; the technique's for None.
+            step: where along the training it belongs.
+
+        Raises:
+            MissingExtra: a folder is given and TensorBoard is not installed.
+            OutputError: the folder cannot be made.
+        """
+        if isinstance(writer, (str, Path)):
+            with summary_writer(writer) as opened:
+                return self.log(opened, tag, step)
+        name = tag or (self.provenance.technique if self.provenance else type(self).__name__.lower())
+        writer.add_image(name, np.asarray(self.picture()), step, dataformats="HWC")
+        writer.add_text(name, f"```json\n{self.to_json()}\n```", step)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return str(self._drawn().cell(self))
+
+    def __repr__(self) -> str:
+        """A line, and not all its numbers."""
+        made = f" by {self.provenance.technique}" if self.provenance else ""
+        return f"<{type(self).__name__}{made}: values {tuple(self.values.shape)}>"
 
     def to_json(self) -> str:
         """One object with the summary and the provenance; a list of such objects for several pictures."""
@@ -193,7 +223,7 @@ class Result:
         self.figure().savefig(path, **options)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Heatmap(Result):
     """One number for each pixel of each picture.
 
@@ -216,7 +246,7 @@ class Heatmap(Result):
         return {**super().arrays(), **cells, "images": self.images.float().numpy()}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Regions(Heatmap):
     """A heat map and the parts of each picture that were found in it.
 
@@ -233,7 +263,7 @@ class Regions(Heatmap):
         return {**super().arrays(), "masks": self.masks.numpy(), "boxes": self.boxes.numpy()}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Pictures(Result):
     """Many small pictures in groups: filters, feature maps, patches.
 
@@ -254,7 +284,7 @@ class Pictures(Result):
     quantity: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Ranking(Result):
     """A picture beside the names that fit it best, with a share in [0, 1] for each.
 
@@ -267,7 +297,7 @@ class Ranking(Result):
     titles: Sequence[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Table(Result):
     """Rows of named columns. ``values`` (rows, numeric columns) holds the numbers of ``numeric``, NaN where none."""
 
@@ -277,7 +307,7 @@ class Table(Result):
     numeric: Sequence[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Comparison(Table):
     """Methods beside each other, each by several measures, as a table whose numbers have intervals.
 
@@ -304,7 +334,7 @@ class Comparison(Table):
         return {**super().arrays(), "lows": self.lows.numpy(), "highs": self.highs.numpy(), **names}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Bias(Table):
     """Decisions for the shape, for the texture and for neither, by class, of one network or of several.
 
@@ -317,7 +347,7 @@ class Bias(Table):
     example_titles: Sequence[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Agreement(Table):
     """People and a network on the same pictures, the network last.
 
@@ -336,7 +366,7 @@ class Agreement(Table):
         return {**super().arrays(), **more, "participants": np.array(self.participants)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Curve(Result):
     """Named series over a common axis.
 
@@ -361,7 +391,7 @@ class Curve(Result):
         return {**super().arrays(), **{name: end.numpy() for name, end in ends.items() if end is not None}}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Scatter(Result):
     """Points in the plane.
 
@@ -374,7 +404,7 @@ class Scatter(Result):
     group_names: Sequence[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Embedding(Scatter):
     """Pictures in the plane, by what a network makes of them.
 
@@ -431,7 +461,7 @@ class Panel:
     boxes: Sequence[Tensor] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Rows(Result):
     """Rows of tiles, each with a name: what units or pictures have for company, in one or more ``panels``.
 
@@ -459,7 +489,7 @@ class Rows(Result):
         return {**super().arrays(), **tiles}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Trends(Result):
     """How often something holds, over numbers that each picture has: a curve with a band for each of these numbers.
 
@@ -482,7 +512,7 @@ class Trends(Result):
         return {**super().arrays(), "counts": self.counts.numpy(), "names": np.array(self.names)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Checkup(Table):
     """Layers as rows of a table, with what is wrong.
 
@@ -500,7 +530,7 @@ class Checkup(Table):
     filters: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Clusters(Result):
     """Maps of many pictures in groups that are alike.
 
@@ -530,7 +560,7 @@ class Clusters(Result):
         return {**super().arrays(), **{name: tensor.numpy() for name, tensor in more.items()}}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Matches(Result):
     """Points of pictures that were found again in other pictures.
 
@@ -554,7 +584,7 @@ class Matches(Result):
         return {**super().arrays(), "points": self.points.numpy(), "rebuilt": self.rebuilt.float().numpy(), **more}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Synthesis(Result):
     """Pictures that were made: class images, dreams, textures, styles.
 
@@ -612,7 +642,7 @@ class Synthesis(Result):
         write_image(Image.fromarray(self.sheet()), path, recipe=self.recipe() if self.provenance else None)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Adversarial(Result):
     """Pictures that were changed so that a network errs, each beside the one that it was.
 
@@ -664,12 +694,12 @@ class Adversarial(Result):
         return paths
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Spots(Adversarial):
     """Pictures of which a few pixels were changed; a view marks them and shows them from near."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Patch(Result):
     """A patch that was made to be laid on pictures, and how often it fools.
 
@@ -716,7 +746,7 @@ class Patch(Result):
         return path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Parts(Result):
     """Several results that belong together, drawn below each other under one heading.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convscope.errors import OutputError
+from convscope.errors import MissingExtra, OutputError
 from convscope.images import read_recipe
 from convscope.results import Heatmap, Provenance, Result, Synthesis, contact_sheet, settle
 
@@ -78,7 +81,7 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_old_file(
     def breaks(_: Result) -> None:
         raise error
 
-    monkeypatch.setattr(Result, "views", staticmethod(breaks))
+    monkeypatch.setattr(Result, "views", staticmethod(lambda: SimpleNamespace(figure=breaks)))
     with pytest.raises(error):
         heat().save(old)
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
@@ -179,3 +182,43 @@ def test_settling_takes_frames_and_curve_out_of_the_graph() -> None:
     found = settle(made(trace=grows, originals=grows, frames=[(1, grows)]), provenance())
     assert isinstance(found, Synthesis)
     assert not any(t.requires_grad for t in (found.trace, found.originals, found.frames[0][1]))
+
+
+def test_arrays_take_the_raw_values() -> None:
+    found = np.asarray(heat())
+    np.testing.assert_array_equal(found, VALUES.numpy())
+    assert np.asarray(heat(), dtype=np.float16).dtype == np.float16
+    copied = np.array(heat())
+    copied[:] = 0
+    assert VALUES.abs().sum() > 0
+
+
+def test_tensorboard_gets_the_picture_and_the_words_of_a_folder_or_a_writer(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    import convscope.views  # noqa: F401  draws results
+
+    result = settle(heat(), provenance())
+    result.log(tmp_path, step=3)
+    with SummaryWriter(str(tmp_path)) as writer:
+        result.log(writer, "mine", 4)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (first,), (second,) = events.Images("test"), events.Images("mine")
+    assert (first.step, second.step) == (3, 4)
+    with Image.open(io.BytesIO(first.encoded_image_string)) as logged:
+        np.testing.assert_array_equal(np.asarray(logged.convert("RGB")), np.asarray(result.picture()))
+    text = events.Tensors("mine/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert '"gain": 2.0' in text
+
+
+def test_without_tensorboard_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'convscope\[monitor\]'"):
+        heat().log(tmp_path)
+
+
+def test_in_a_line_a_result_says_what_it_is_and_not_all_its_numbers() -> None:
+    assert repr(settle(heat(), provenance())) == "<Heatmap by test: values (1, 2, 2)>"

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convscope.errors import OptionError, OutputError
-from convscope.extras import require
+from convscope.errors import OptionError
+from convscope.extras import make_folder, summary_writer
 from convscope.images import atomic_write
 from convscope.monitor.measure import KINDS, Record, Watcher
 from convscope.monitor.page import filter_tiles, page
@@ -49,7 +49,9 @@ class Monitor:
         if every < 1:
             raise OptionError(f"every={every} is no number of steps; give 1 or more")
         self._watcher = Watcher(module, layers)
-        self.folder, self.every, self.name = Path(folder), every, name or type(module).__name__
+        self.folder: Path = Path(folder)
+        self.every: int = every
+        self.name: str = name or type(module).__name__
         self.records: list[Record] = []
         self._silent = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._silent = self._silent and torch.distributed.get_rank() > 0  # one of many processes is enough
@@ -63,16 +65,8 @@ class Monitor:
     def _open(self, tensorboard: bool) -> Any:
         if self._silent:
             return None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder} cannot be made ({error.strerror}); choose another folder") from error
-        if not tensorboard:
-            return None
-        require("tensorboard", "monitor")
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.folder))
+        make_folder(self.folder)
+        return summary_writer(self.folder) if tensorboard else None
 
     @property
     def page(self) -> Path:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from convscope.errors import NetworkError, OptionError, OutputError
@@ -19,7 +21,7 @@ from convscope.reporting import samples
 from convscope.reporting.demo import demo
 from convscope.reporting.page_test import check
 from convscope.reporting.samples import PHOTOGRAPHS, photographs
-from convscope.results import Heatmap, Table
+from convscope.results import Heatmap, Result, Table
 from convscope.zoo import load_network
 
 
@@ -202,16 +204,55 @@ def test_nothing_is_left_where_the_page_cannot_be_written(install: Install, netw
 
 
 @pytest.mark.slow
-def test_every_registered_technique_is_on_the_page_of_the_built_in_network(
+def test_every_registered_technique_is_on_the_page_of_the_built_in_network_and_shows_itself_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in discover():  # what they take in a moment, and not the minutes of their examples
         technique = load(name)
         monkeypatch.setattr(technique, "example", technique.quick)
+    board = Board()
+    draw = Result.figure
+
+    def figure(result: Result) -> Figure:
+        drawn = draw(result)
+        assert isinstance(drawn, Figure)
+        return drawn
+
+    monkeypatch.setattr(Result, "figure", figure)
+    monkeypatch.setattr(demo_module, "html", lambda result, *, quality: shows_itself(result, board))
     path = demo(load_network("builtin", weights="random"), tmp_path / "page.html", seconds=0.0)
     text = path.read_text(encoding="utf-8")
     check(text)
     for name in discover():
         assert "failed unexpectedly" not in article(text, name), name
+        assert name in board.logged or "Not for this network" in article(text, name), name
     assert path.stat().st_size < 10_000_000
     assert str(Path.home()) not in text
+
+
+class Board:
+    """Takes what is logged, as TensorBoard's writer does."""
+
+    def __init__(self) -> None:
+        self.logged: list[str] = []
+
+    def add_image(self, tag: str, image: np.ndarray[Any, Any], step: int, dataformats: str) -> None:
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        assert image.min() < image.max()
+        assert (step, dataformats) == (7, "HWC")
+        self.logged.append(tag)
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        assert '"provenance"' in text
+        assert (tag, step) == (self.logged[-1], 7)
+
+
+def shows_itself(result: Result, board: Any) -> str:
+    """What a notebook shows of it, after everything that a result must be able to do."""
+    np.testing.assert_array_equal(np.asarray(result), result.numpy())
+    assert np.asarray(result, dtype=np.float64).shape == tuple(result.values.shape)
+    result.log(board, step=7)
+    cell = result._repr_html_()
+    assert len(cell) < 2_200_000
+    return cell

@@ -1,6 +1,7 @@
 """How results look: ``figure(result)`` for print, ``html(result)`` for pages, ``terminal(result)`` for text.
 
-``page(result)`` is a whole document of one result, which its ``save("x.html")`` writes.
+``page(result)`` is a whole document of one result, which its ``save("x.html")`` writes; ``cell(result)`` is what a
+notebook shows of it.
 
 Another package's kind of result is drawn by registering a function for it::
 
@@ -11,6 +12,7 @@ Another package's kind of result is drawn by registering a function for it::
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from functools import singledispatch
 
@@ -54,6 +56,7 @@ from convscope.views import (
     heatmaps,
     matches,
     montage,
+    notebook,
     pages,
     parts,
     patches,
@@ -70,7 +73,7 @@ from convscope.views import (
 from convscope.views.style import DARK, LIGHT, Theme, settled
 from convscope.views.tables import needs_picture, terminal
 
-__all__ = ["DARK", "LIGHT", "Theme", "figure", "html", "needs_picture", "page", "terminal"]
+__all__ = ["DARK", "LIGHT", "Theme", "cell", "figure", "html", "needs_picture", "page", "terminal"]
 
 
 @singledispatch
@@ -87,6 +90,10 @@ def html(result: Result, *, quality: int = embed.QUALITY) -> str:
 
     ``quality``, from 1 to 100, is of photographs, and below 90 also of maps; tiles are always exact.
     """
+    return _plotted(result)
+
+
+def _plotted(result: Result) -> str:
     name = result.provenance.technique if result.provenance else type(result).__name__
     return f'<figure class="drawn">{embed.plotted(figure(result), f"Picture of {name}")}</figure>'
 
@@ -95,6 +102,12 @@ def html(result: Result, *, quality: int = embed.QUALITY) -> str:
 def page(result: Result) -> str:
     """A result as a whole HTML document, which needs nothing beside it and no network."""
     return pages.document(result, html(result))
+
+
+def cell(result: Result) -> str:
+    """A result as notebooks show it: its part of a page with its own looks, which touch nothing else on the page."""
+    body = html(result, quality=notebook.QUALITY)
+    return notebook.cell(result, body if len(body) < notebook.LARGEST else _plotted(result))
 
 
 def _settled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -117,5 +130,4 @@ for _kind, _view in (
     html.register(_kind, _view.html)
 
 page.register(Embedding, plane.page)
-Result.views = staticmethod(figure)
-Result.pages = staticmethod(page)
+Result.views = staticmethod(lambda: sys.modules[__name__])
