@@ -7,14 +7,15 @@
 
 **Step**: seconds of a step of ``style`` and of ``texture`` over those of the bare floor: one forward pass to the
 deepest layer used and one ``autograd.grad`` for the picture from random cotangents at these layers, frozen weights, the
-same precision and memory format. The last ratio is over the same passes with the peer's losses below: Gram matrices are
-work of their own, half as much as the passes of a light network. Rounds are interleaved; the median counts.
+same precision; and over the same passes with colours next to each other in memory, as ``optimize`` has them. The last
+ratio is over the passes with the peer's losses below: Gram matrices are work of their own, half as much as the passes
+of a light network. Rounds are interleaved; the median counts.
 
 **Time to a loss**: the peer is the published algorithm as one writes it down: float32, ``torch.optim.LBFGS`` on the
 pixels, started with the photograph, same network, layers, targets and weights. Its loss after ``--evaluations`` passes
 is the goal. The peer's picture is measured every ten passes and convscope's every five steps, clipped, in float32, by
 the peer's own loss, off the clock; the time is that of the first picture at the goal. convscope runs with its defaults
-in bfloat16, and in float32 too.
+in float32, and in bfloat16 where the machine multiplies such numbers.
 
 On a CPU time is that of the process on one thread (others at work on the machine do not count), on a GPU wall-clock.
 """
@@ -38,7 +39,7 @@ from torch import Tensor
 
 import convscope
 from convscope.hooks import observe
-from convscope.network import Network
+from convscope.network import Network, Precision, fast_in_bfloat16
 from convscope.optimize import optimize
 from convscope.techniques.synthesize._gram import Aim, Region, grams_of
 from convscope.techniques.synthesize._layers import stages
@@ -112,7 +113,11 @@ def step_ratios(network: Network, side: int, rounds: int) -> dict[str, float]:
     layers = stages(network)
     with torch.no_grad():
         seen = observe(network, content, layers)
-        cotangents = {name: torch.randn_like(value) for name, value in seen.items()}
+        cotangents = {
+            name: torch.randn_like(value, memory_format=torch.contiguous_format) for name, value in seen.items()
+        }
+        last = content.contiguous(memory_format=torch.channels_last)
+        lasts = {name: value.contiguous(memory_format=torch.channels_last) for name, value in cotangents.items()}
     textures = replace(aim, content={}, alpha={})
     found = []
 
@@ -129,11 +134,13 @@ def step_ratios(network: Network, side: int, rounds: int) -> dict[str, float]:
 
     for _ in range(rounds + 12):  # the memory of L-BFGS fills up first
         base = [timed(lambda: floor(network, content, layers, cotangents)) for _ in range(2)]
+        same = timed(lambda: floor(network, last, layers, lasts))
         steps = {name: timed(lambda run=run: next(run)) for name, run in runs.items()}
-        found.append({"floor seconds": statistics.mean(base), "losses": timed(with_losses), **steps})
+        found.append({"floor": statistics.mean(base), "same order": same, "losses": timed(with_losses), **steps})
     kept = found[12:]
-    base = statistics.median(row["floor seconds"] for row in kept)
-    ratios = {n: statistics.median(row[n] / row["floor seconds"] for row in kept) for n in runs}
+    base = statistics.median(row["floor"] for row in kept)
+    ratios = {n: statistics.median(row[n] / row["floor"] for row in kept) for n in runs}
+    ratios |= {f"{n}, channels last": statistics.median(row[n] / row["same order"] for row in kept) for n in runs}
     ratios["style, over passes and losses"] = statistics.median(row["style"] / row["losses"] for row in kept)
     return {"floor seconds": round(base, 4), **{name: round(value, 3) for name, value in ratios.items()}}
 
@@ -233,11 +240,18 @@ def time_to_loss(network: Network, side: int, evaluations: int) -> dict[str, Any
     goal = min(value for _, value in peer)
     needed = next(seconds for seconds, value in peer if value <= goal)
     found: dict[str, Any] = {"goal": goal, "peer seconds": round(needed, 2), "peer evaluations": evaluations}
-    for name, mine in (("bfloat16", replace(network, precision="bfloat16")), ("float32", exact)):
-        seconds, value, steps = own_run(mine, loss, content, painting, goal, 4 * evaluations)
+    for name in precisions(network):
+        seconds, value, steps = own_run(
+            replace(network, precision=name), loss, content, painting, goal, 4 * evaluations
+        )
         found[name] = {"seconds": round(seconds, 2), "loss": value, "steps": steps, "reached": value <= goal,
                        "times shorter": round(needed / seconds, 2)}  # fmt: skip
     return found
+
+
+def precisions(network: Network) -> list[Precision]:
+    """Those that are worth measuring on this machine."""
+    return ["bfloat16", "float32"] if fast_in_bfloat16(network.device) else ["float32"]
 
 
 CHILD = """
@@ -292,7 +306,7 @@ def measured(network: Network, side: int, rounds: int, evaluations: int) -> dict
     """All of one network at one size."""
     found: dict[str, Any] = {
         f"step, {precision}": step_ratios(replace(network, precision=precision), side, rounds)
-        for precision in ("bfloat16", "float32")
+        for precision in precisions(network)
     }
     return {**found, "time to loss": time_to_loss(network, side, evaluations)}
 

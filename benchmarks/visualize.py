@@ -3,11 +3,13 @@
     python benchmarks/visualize.py              # SqueezeNet, ResNet-50 and VGG-16 at 224 px; random weights
     python benchmarks/visualize.py --quick
 
-All maximise one channel of a layer from Fourier coefficients under the transforms of Olah et al. 2017. The floor is the
-module's forward pass for one picture, ended behind the layer, and one ``autograd.grad`` for the pixels with frozen
-weights, in float32. Each round measures all in turn, so that a noisy machine is noisy for all, and the median of the
-ratios counts; on a CPU times are those of one thread of the processor. At the end both pictures' objectives are
-measured in float32, without transforms.
+All maximise one channel of a layer from Fourier coefficients under the transforms of Olah et al. 2017, which make views
+of 236 pixels of a picture of 224. The floor is the module's forward pass for one view, ended behind the layer, and one
+``autograd.grad`` for the pixels with frozen weights, in float32: as one writes it, and with the view's colours next to
+each other in memory, as ``optimize`` has them. Each round measures all in turn, so that a noisy machine is noisy for
+all, and the median of the ratios counts; on a CPU times are those of one thread of the processor. Where the CPU does
+not multiply bfloat16 numbers there is only float32, which is what ``--precision auto`` means there. At the end the
+pictures' objectives are measured in float32, without transforms.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from convscope.network import Network, fast_in_bfloat16
 from convscope.objectives import channel
 from convscope.optimize import optimize
 from convscope.parameterizations import Fourier
-from convscope.transforms import ROBUST
+from convscope.transforms import ROBUST, viewed
 
 LAYERS = {"squeezenet1_0": "features.10", "resnet50": "layer3", "vgg16": "features.23"}
 
@@ -92,34 +94,48 @@ def measure(name: str, layer: str, size: int, steps: int, repeats: int) -> dict[
     """Medians over the rounds of one network."""
     network = convscope.load_network(f"torchvision:{name}", weights="random", precision="float32")
     network.module.requires_grad_(False)
-    images = network.normalise(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
-    rough = convscope.load_network(network, precision="bfloat16")
+    drawn = torch.Generator().manual_seed(0)
+    images = network.normalise(viewed(torch.rand(1, 3, size, size, generator=drawn), ROBUST, drawn))
+    rough = convscope.load_network(network, precision="auto").drawing
     part = network.module.get_submodule(layer)
     with torch.no_grad():  # of random weights, a channel that is not silent
         index = int(observe(network, images.clamp(0, 1), [layer])[layer].mean((0, 2, 3)).argmax())
     calls = {
         "floor": lambda: [bare(network.module, part, images, index) for _ in range(steps)],
+        "floor, channels last": lambda: [
+            bare(network.module, part, images.contiguous(memory_format=torch.channels_last), index)
+            for _ in range(steps)
+        ],
         "convscope, float32": lambda: ours(network, layer, index, size, steps),
-        "convscope, bfloat16": lambda: ours(rough, layer, index, size, steps),
         "lucent": lambda: theirs(network.module, layer, index, size, steps),
     }
+    if rough.arithmetic == "bfloat16":
+        calls["convscope, bfloat16"] = lambda: ours(rough, layer, index, size, steps)
     for call in calls.values():
         call()
     rounds = [{key: seconds(call) / steps for key, call in calls.items()} for _ in range(repeats)]
-    score = channel(network, layer, index)
-    with torch.no_grad():
-        ends = {
-            "convscope, float32": ours(network, layer, index, size, 10 * steps),
-            "convscope, bfloat16": ours(rough, layer, index, size, 10 * steps),
-        }
-        objective = {key: float(score(observe(network, picture, [layer]))) for key, picture in ends.items()}
+    mine = [key for key in calls if key.startswith("convscope")]
     return {
         "step ms": {key: round(1000 * statistics.median(r[key] for r in rounds), 2) for key in calls},
-        "floors, float32": round(statistics.median(r["convscope, float32"] / r["floor"] for r in rounds), 3),
-        "times lucent, float32": round(statistics.median(r["lucent"] / r["convscope, float32"] for r in rounds), 2),
-        "times lucent, bfloat16": round(statistics.median(r["lucent"] / r["convscope, bfloat16"] for r in rounds), 2),
-        "objective": objective,
+        "floors, float32": ratio(rounds, "convscope, float32", "floor"),
+        "floors, channels last, float32": ratio(rounds, "convscope, float32", "floor, channels last"),
+        **{key.replace("convscope", "times lucent"): ratio(rounds, "lucent", key) for key in mine},
+        "objective": {
+            key: reached(network, rough if "bf" in key else network, layer, index, size, 10 * steps) for key in mine
+        },
     }
+
+
+def ratio(rounds: list[dict[str, float]], over: str, under: str) -> float:
+    """The median over the rounds."""
+    return round(statistics.median(each[over] / each[under] for each in rounds), 3)
+
+
+def reached(network: Network, drawing: Network, layer: str, index: int, size: int, steps: int) -> float:
+    """The objective of the picture that ``drawing`` makes, measured in float32 and without transforms."""
+    picture = ours(drawing, layer, index, size, steps)
+    with torch.no_grad():
+        return float(channel(network, layer, index)(observe(network, picture, [layer])))
 
 
 def main() -> None:

@@ -93,8 +93,7 @@ def _shares_memory(output: Tensor, inputs: Sequence[Any]) -> bool:
     )
 
 
-def _parse(network: Observable, names: Collection[str]) -> dict[str, _Wanted]:
-    modules = dict(network.module.named_modules())
+def _parse(network: Observable, modules: Mapping[str, nn.Module], names: Collection[str]) -> dict[str, _Wanted]:
     wanted = {}
     for name in names:
         layer, _, call = name.rpartition(":")
@@ -138,17 +137,18 @@ class _Recorder:
                     f"layer {layer!r} returns a {type(output).__name__}, not a tensor; observe a layer inside it"
                 )
             due = [name for name in names if self._wanted[name].call in (-1, run)]
-            passed = self._keep(tensor, inputs, due) if due else None
+            if due:
+                tensor = self._keep(tensor, inputs, due)
             if run >= self._last[layer]:
                 self._open.discard(layer)
                 if not self._open and not self._whole:
                     raise _Reached
-            return None if passed is None else _handed_on(output, passed)
+            return _handed_on(output, tensor.clone()) if due and tensor.requires_grad else None
 
         return keep
 
-    def _keep(self, tensor: Tensor, inputs: Any, names: Sequence[str]) -> Tensor | None:
-        """Keep a layer's output; returns what goes on instead of it, None for the output itself.
+    def _keep(self, tensor: Tensor, inputs: Any, names: Sequence[str]) -> Tensor:
+        """Keep a layer's output, and return what was kept.
 
         An in-place ReLU behind this layer would change what was observed, so one of the two is a copy: the one that
         goes on where a graph has to lead through what was kept, else the kept one.
@@ -162,7 +162,7 @@ class _Recorder:
             tensor = tensor.clone()  # behind an in-place or identity layer others hold its memory, too
         for name in names:
             self.kept[name] = tensor
-        return tensor.clone() if tensor.requires_grad else None
+        return tensor
 
 
 class _Replacement:
@@ -180,10 +180,12 @@ class _Replacement:
         return _handed_on(output, self._value.clone())  # an in-place layer behind must not change the caller's
 
 
-def _replacements(network: Observable, given: Mapping[str, Tensor]) -> dict[str, tuple[str, _Replacement]]:
+def _replacements(
+    network: Observable, modules: Mapping[str, nn.Module], given: Mapping[str, Tensor]
+) -> dict[str, tuple[str, _Replacement]]:
     """Name to the layer's own name and the hook that replaces its output."""
     found = {}
-    for name, wanted in _parse(network, given).items():
+    for name, wanted in _parse(network, modules, given).items():
         run = wanted.call if wanted.call >= 0 else network.calls.get(wanted.layer, 1) - 1
         found[name] = wanted.layer, _Replacement(given[name], run)
     return found
@@ -218,8 +220,8 @@ def observe(
         UnknownLayer: a name that the network lacks, or a layer that did not run.
     """
     names = [*layers, *(name for name in leaves if name not in layers)]
-    wanted = _parse(network, names)
     modules = dict(network.module.named_modules())
+    wanted = _parse(network, modules, names)
     whole = OUTPUT in names or not wanted
     if wanted and network.views > 1:
         raise NetworkError(
@@ -227,7 +229,7 @@ def observe(
             "each picture; look inside behind one draw, without the number behind the second colon"
         )
     recorder = _Recorder(wanted, {} if whole else network.calls, leaves, whole)
-    replacements = _replacements(network, replace or {})
+    replacements = _replacements(network, modules, replace or {})
     differentiable = images.requires_grad or any(value.requires_grad for value in (replace or {}).values())
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(network.module))
@@ -300,8 +302,8 @@ def stream(
     Raises:
         UnknownLayer: a name that the network lacks, or a layer that did not run.
     """
-    wanted = _parse(network, layers)
     modules = dict(network.module.named_modules())
+    wanted = _parse(network, modules, layers)
     watcher = _Watcher(list(wanted), wanted, network.calls)
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(network.module))

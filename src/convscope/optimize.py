@@ -30,7 +30,7 @@ from convscope.backward import REDIRECTED, gradient
 from convscope.errors import ConvscopeError, OptionError, RuleError
 from convscope.hooks import observe
 from convscope.images import atomic_write
-from convscope.network import Network
+from convscope.network import Network, laid_out
 from convscope.objectives import Objective
 from convscope.parameterizations import Parameterization, Pixels
 from convscope.regularizers import Operation, Penalty, Regularizer, Shaping
@@ -219,7 +219,7 @@ class _Loop:
         """Sets the parameters' gradients, and returns what torch minimises."""
         images = self.parameterization.images()
         score, penalty, slopes = self._swept(images) if isinstance(self.objective, Swept) else self._seen(images)
-        if not all(bool(t.isfinite().all()) for t in (score, penalty, *slopes)):
+        if not all(_finite(t) for t in (score, penalty, *slopes)):
             raise _Overflow
         self._score, self._penalty = score.detach().cpu(), penalty.detach().cpu()
         self._good = [p.detach().clone() for p in self._parameters]
@@ -235,7 +235,7 @@ class _Loop:
         views = images
         if self._transforms or self._view:
             views = viewed(images, self._transforms, self._generator, size=self._view)
-        found = self.objective(observe(self.network, views, self.objective.layers)).float()
+        found = self.objective(observe(self.network, laid_out(views), self.objective.layers)).float()
         score = found.view(-1, len(images)).mean(0)
         penalty = self._penalised(images)
         silent = (score.detach() == 0) if self._revive else None
@@ -320,6 +320,11 @@ class _Loop:
         self._optimizer = self._made()
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether all are: only of infinities and of nan is zero times their sum not zero."""
+    return bool((values.detach() * 0).sum() == 0)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

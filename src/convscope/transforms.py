@@ -177,7 +177,8 @@ def viewed(
             views = [part for view in views for part in transform.views(view, generator)]
         elif not isinstance(transform, (Noise, Roll)):
             views = [transform(view, generator) for view in views]
-    found = torch.cat([_resampled(images, view.matrix, size or view.size) for view in views])
+    parts = [_resampled(images, view.matrix, size or view.size) for view in views]
+    found = torch.cat(parts) if len(parts) > 1 else parts[0]
     for noise in (t for t in transforms if isinstance(t, Noise)):
         drawn = torch.randn(len(views), *found.shape[1:], generator=generator)
         found = found + noise.spread * drawn.repeat_interleave(len(images), 0).to(found)

@@ -70,20 +70,20 @@ def _products(maps: Tensor) -> Tensor:
     In bfloat16 a thousand positions at a time, whose sums are rounded to it: that is as fine as the maps are, and
     twice as fast as to widen them.
     """
-    if maps.dtype != torch.bfloat16:
-        rows = maps.to(torch.promote_types(maps.dtype, torch.float32)).flatten(2)
-        return _symmetric(rows @ rows.detach().transpose(1, 2))
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # of channels-last maps a view
+    if maps.dtype != torch.bfloat16:
+        rows = rows.to(torch.promote_types(maps.dtype, torch.float32))
+        return _symmetric(torch.bmm(rows.detach().transpose(1, 2), rows))
     count = -(-rows.shape[1] // AT_ONCE)
     if rows.shape[1] % count:  # padding by nothing would be a copy
         rows = F.pad(rows, (0, 0, 0, -rows.shape[1] % count))
     rows = rows.reshape(len(maps) * count, -1, rows.shape[2])
-    parts = torch.bmm(rows.transpose(1, 2), rows.detach())
+    parts = torch.bmm(rows.detach().transpose(1, 2), rows)
     return _symmetric(parts.float().unflatten(0, (len(maps), count)).sum(1))
 
 
 def _symmetric(products: Tensor) -> Tensor:
-    """F F' from F times a constant F': the same numbers and derivative, by one product less on the way back."""
+    """F F' from a constant F times F': the same numbers and derivative, by one product less on the way back."""
     return products + products.transpose(1, 2) - products.detach()
 
 

@@ -53,37 +53,45 @@ class LBFGS(Optimizer):
 
     def _change(self, state: dict[str, Any], here: Tensor, slope: Tensor) -> Tensor:
         """What is added to x."""
+        place = None
         if not state:
             state.update(pairs=here.new_zeros(2 * self._memory, len(here)), count=0, refused=0)
             state["products"] = here.new_zeros(2 * self._memory, 2 * self._memory)
         else:
-            self._remember(state, here - state["here"], slope - state["slope"])
+            place = self._remembered(state, here - state["here"], slope - state["slope"])
         state["here"], state["slope"] = here.clone(), slope.clone()
         rate, longest = self.param_groups[0]["lr"], self._most * float(here.norm())
         if state["count"]:
-            found = -rate * self._direction(state, slope)
+            found = self._direction(state, slope, self._met(state, slope, place)).mul_(-rate)
         else:
             length = self._first * 2 ** state["refused"] * float(here.norm())
             found = -rate * slope * (length / max(float(slope.norm()), 1e-30))
         length = float(found.norm())
         return found * (longest / length) if length > longest else found
 
-    def _remember(self, state: dict[str, Any], s: Tensor, y: Tensor) -> None:
-        """The pair in place of the oldest one, with its inner products; rows are s and y of each in turn."""
+    def _remembered(self, state: dict[str, Any], s: Tensor, y: Tensor) -> int | None:
+        """The row of the pair, put in place of the oldest one; rows are s and y of each in turn."""
         if float(s @ y) <= FLATTEST * float(s.norm()) * float(y.norm()):
             state["refused"] += 1
-            return
-        pairs, products, place = state["pairs"], state["products"], 2 * (state["count"] % self._memory)
-        pairs[place], pairs[place + 1] = s, y
-        rows = pairs @ pairs[place : place + 2].T
-        products[:, place : place + 2], products[place : place + 2] = rows, rows.T
+            return None
+        place = 2 * (state["count"] % self._memory)
+        state["pairs"][place], state["pairs"][place + 1] = s, y
         state["count"] += 1
+        return place
 
-    def _direction(self, state: dict[str, Any], slope: Tensor) -> Tensor:
+    def _met(self, state: dict[str, Any], slope: Tensor, place: int | None) -> Tensor:
+        """The pairs' products with g; in the same pass over them those of the new pair, if any, are kept."""
+        pairs, products = state["pairs"], state["products"]
+        if place is None:
+            return (pairs @ slope).double().cpu()
+        found = torch.cat([pairs[place : place + 2], slope[None]]) @ pairs.T
+        products[place : place + 2], products[:, place : place + 2] = found[:2], found[:2].T
+        return found[2].double().cpu()
+
+    def _direction(self, state: dict[str, Any], slope: Tensor, with_slope: Tensor) -> Tensor:
         """H g, by the two loops on the coefficients of g and the pairs."""
         pairs, count = state["pairs"], state["count"]
         products = state["products"].double().cpu()
-        with_slope = (pairs @ slope).double().cpu()
         places = [2 * (number % self._memory) for number in range(max(0, count - self._memory), count)]
         weights = torch.zeros(len(pairs), dtype=torch.float64)
         shares: list[float] = []

@@ -14,7 +14,7 @@ from torch import Tensor
 from convscope.errors import OptionError
 from convscope.hooks import OUTPUT, observe
 from convscope.images import resize
-from convscope.network import Network
+from convscope.network import Network, laid_out
 from convscope.optimize import State, Step, load_state
 from convscope.progress import Cancelled
 
@@ -182,5 +182,5 @@ def targets_of(
 ) -> dict[str, Tensor]:
     """What is to be matched: ``make(layer, output)`` of each layer's output for ``images``, computed once, no graph."""
     with torch.no_grad():
-        seen: Mapping[str, Tensor] = observe(network, images, layers)
+        seen: Mapping[str, Tensor] = observe(network, laid_out(images), layers)
         return {name: make(name, seen[name]).detach() for name in layers}

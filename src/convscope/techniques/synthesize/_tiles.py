@@ -15,7 +15,7 @@ from torch import Tensor
 
 from convscope.errors import OptionError
 from convscope.hooks import observe
-from convscope.network import Network
+from convscope.network import Network, laid_out
 from convscope.receptive_field import ReceptiveField
 
 Size = tuple[int, int]
@@ -176,7 +176,7 @@ def _untiled(network: Network, name: str, why: str) -> str:
 
 def layer_maps(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """Layer to maps (N, C, h, w), differentiable where the pictures are."""
-    seen = observe(network, images, layers)
+    seen = observe(network, laid_out(images), layers)
     return {name: network.maps(name, seen[name]) for name in layers}
 
 

@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +38,7 @@ from convscope.parameterizations import Fourier, Pixels
 from convscope.registry import Layer, Seed, Target, technique
 from convscope.regularizers import Denoise, Frame, MeanOne, Ramp, Regularizer
 from convscope.results import Pictures
+from convscope.techniques.dataset._plane import Points, principal
 from convscope.techniques.synthesize._run import Resume, Run, Sitting, seen_again
 from convscope.transforms import Crops, Jitter, Noise, Transform
 
@@ -148,11 +148,9 @@ def _seen(network: Network, images: Tensor, layer: str) -> tuple[Tensor, Tensor]
     return torch.cat(codes), torch.cat(logits)
 
 
-def placed(codes: Tensor, seed: int) -> NDArray[np.float64]:
+def placed(codes: Tensor, seed: int) -> Points:
     """Codes (N, C) as points: their first 50 principal components, and of these a t-SNE map where there are enough."""
-    centred = codes.double() - codes.double().mean(0)
-    left, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
-    points: NDArray[np.float64] = (left * sizes)[:, :COMPONENTS].numpy()
+    points, _ = principal(codes.numpy(), min(COMPONENTS, len(codes), codes.shape[1]))
     if len(points) < FEWEST_FOR_TSNE:
         return points
     tsne = require("openTSNE", "facets").TSNE(
@@ -161,7 +159,7 @@ def placed(codes: Tensor, seed: int) -> NDArray[np.float64]:
     return np.asarray(tsne.fit(points))
 
 
-def clusters(points: NDArray[np.float64], count: int, seed: int) -> list[list[int]]:
+def clusters(points: Points, count: int, seed: int) -> list[list[int]]:
     """The numbers of the points of each cluster, nearest to its centre first; the largest cluster first."""
     found = require("sklearn.cluster", "facets").KMeans(count, random_state=seed, n_init=10).fit(points)
     distance = found.transform(points)
