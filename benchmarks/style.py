@@ -308,7 +308,7 @@ def measured(network: Network, side: int, rounds: int, evaluations: int) -> dict
         f"step, {precision}": step_ratios(replace(network, precision=precision), side, rounds)
         for precision in precisions(network)
     }
-    return {**found, "time to loss": time_to_loss(network, side, evaluations)}
+    return {**found, "time to loss": time_to_loss(network, side, evaluations)} if evaluations else found
 
 
 def main() -> None:
@@ -316,8 +316,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512])
-    parser.add_argument("--only", default="", help="part of the name of the networks to measure")
-    parser.add_argument("--evaluations", type=int, default=100, help="passes of the peer that set the goal")
+    parser.add_argument("--only", nargs="*", default=[""], help="parts of the names of the networks to measure")
+    parser.add_argument(
+        "--evaluations", type=int, default=100, help="passes of the peer that set the goal; 0: only steps"
+    )
     parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=FILE")
     parser.add_argument(
         "--memory", type=int, metavar="SIDE", help="only measure the memory of one picture of this size"
@@ -341,7 +343,7 @@ def main() -> None:
     loaded = networks(dict(w.split("=", 1) for w in options.weights), options.quick)
     for side in sizes:
         for name, network in loaded.items():
-            if options.only not in name:
+            if not any(part in name for part in options.only):
                 continue
             found.setdefault(name, {})[str(side)] = measured(network, side, rounds, evaluations)
             print(name, side, json.dumps(found[name][str(side)]), flush=True)

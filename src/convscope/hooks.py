@@ -113,9 +113,11 @@ class _Recorder:
     """Keeps what the wanted layers put out, and hands copies on."""
 
     def __init__(
-        self, wanted: dict[str, _Wanted], calls: Mapping[str, int], leaves: Collection[str], whole: bool
+        self, wanted: dict[str, _Wanted], calls: Mapping[str, int], leaves: Collection[str], whole: bool, careful: bool
     ) -> None:
         self.kept = Activations()
+        self._careful = careful
+        self._versions: dict[str, int] = {}
         self._wanted = wanted
         self._runs: dict[str, int] = {}
         self._leaves = leaves
@@ -158,11 +160,17 @@ class _Recorder:
         if leaf and not behind:  # behind another leaf it stays connected with that one
             tensor = tensor.detach().clone().requires_grad_()
             torch.set_grad_enabled(True)  # from here on; observe() restores the mode
-        elif not tensor.requires_grad or _shares_memory(tensor, inputs):
+        elif not tensor.requires_grad or (self._careful and _shares_memory(tensor, inputs)):
             tensor = tensor.clone()  # behind an in-place or identity layer others hold its memory, too
         for name in names:
             self.kept[name] = tensor
+            if tensor.requires_grad:  # the others are copies
+                self._versions[name] = tensor._version
         return tensor
+
+    def overwritten(self) -> bool:
+        """Whether what was kept was changed behind its layer, by someone else who holds its memory."""
+        return any(self.kept[name]._version != version for name, version in self._versions.items())
 
 
 class _Replacement:
@@ -228,23 +236,30 @@ def observe(
             f"behind a defence of {network.views} draws the layers of {network.name} have {network.views} answers to "
             "each picture; look inside behind one draw, without the number behind the second colon"
         )
-    recorder = _Recorder(wanted, {} if whole else network.calls, leaves, whole)
-    replacements = _replacements(network, modules, replace or {})
-    differentiable = images.requires_grad or any(value.requires_grad for value in (replace or {}).values())
-    with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(network.module))
-        stack.enter_context(torch.set_grad_enabled(differentiable))
-        for layer, replacement in replacements.values():  # before the recorder, which keeps what is handed on
-            stack.callback(modules[layer].register_forward_hook(replacement).remove)
-        for layer in {w.layer for w in wanted.values()}:
-            handle = modules[layer].register_forward_hook(recorder.hook(layer))
-            stack.callback(handle.remove)
-        try:
-            output = network.forward(images)
-            if whole:
-                recorder.kept[OUTPUT] = output
-        except _Reached:
-            pass
+    replaced = replace or {}
+    differentiable = images.requires_grad or any(value.requires_grad for value in replaced.values())
+
+    def attempt(careful: bool) -> tuple[_Recorder, dict[str, tuple[str, _Replacement]]]:
+        recorder = _Recorder(wanted, {} if whole else network.calls, leaves, whole, careful)
+        replacements = _replacements(network, modules, replaced)
+        with ExitStack() as stack:
+            stack.enter_context(evaluation_mode(network.module))
+            stack.enter_context(torch.set_grad_enabled(differentiable))
+            for layer, replacement in replacements.values():  # before the recorder, which keeps what is handed on
+                stack.callback(modules[layer].register_forward_hook(replacement).remove)
+            for layer in {w.layer for w in wanted.values()}:
+                stack.callback(modules[layer].register_forward_hook(recorder.hook(layer)).remove)
+            try:
+                output = network.forward(images)
+                if whole:
+                    recorder.kept[OUTPUT] = output
+            except _Reached:
+                pass
+        return recorder, replacements
+
+    recorder, replacements = attempt(careful=False)
+    if recorder.overwritten():  # hardly any network does that, and copies for fear of it would cost every pass
+        recorder, replacements = attempt(careful=True)
     missing = [name for name in wanted if name not in recorder.kept]
     missing += [name for name, (_, replacement) in replacements.items() if not replacement.done]
     if missing:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -91,18 +92,17 @@ class LBFGS(Optimizer):
     def _direction(self, state: dict[str, Any], slope: Tensor, with_slope: Tensor) -> Tensor:
         """H g, by the two loops on the coefficients of g and the pairs."""
         pairs, count = state["pairs"], state["count"]
-        products = state["products"].double().cpu()
+        products, met = state["products"].double().cpu().numpy(), with_slope.numpy()
         places = [2 * (number % self._memory) for number in range(max(0, count - self._memory), count)]
-        weights = torch.zeros(len(pairs), dtype=torch.float64)
+        weights = np.zeros(len(pairs))
         shares: list[float] = []
         for place in reversed(places):
-            share = float(products[place] @ weights + with_slope[place]) / float(products[place, place + 1])
-            shares.append(share)
-            weights[place + 1] -= share
+            shares.append((products[place] @ weights + met[place]) / products[place, place + 1])
+            weights[place + 1] -= shares[-1]
         last = places[-1]
         scale = float(products[last, last + 1] / products[last + 1, last + 1])
         weights *= scale
         for place, share in zip(places, reversed(shares), strict=True):
-            back = float(products[place + 1] @ weights + scale * with_slope[place + 1])
-            weights[place] += share - back / float(products[place, place + 1])
-        return weights.to(slope) @ pairs + scale * slope
+            back = products[place + 1] @ weights + scale * met[place + 1]
+            weights[place] += share - back / products[place, place + 1]
+        return torch.from_numpy(weights).to(slope) @ pairs + scale * slope
