@@ -1,6 +1,7 @@
 """How many classes of the built-in network it sees in the pictures that ``visualize`` makes of them.
 
     python benchmarks/classes.py            # all hundred under the default preset, a quarter of an hour
+    python benchmarks/classes.py --go-on    # after a stop: those that the file does not hold yet
     python benchmarks/classes.py --quick    # four of them, small and in a few steps
 
 Each picture is rounded to eight bits and written as a PNG file, the file is read again, scaled to the network's input
@@ -13,7 +14,6 @@ import argparse
 import json
 import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,27 +48,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="four classes, few steps")
     parser.add_argument("--preset", default="crops", help="of visualize")
+    parser.add_argument("--go-on", action="store_true", help="keep what the output file holds, with the same code")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     network = convscope.load_network("builtin")
     chosen = [0, 30, 60, 90] if options.quick else range(network.classes)
     asked: dict[str, Any] = {"preset": options.preset, **({"steps": 16, "size": 128} if options.quick else {})}
-    start, found = time.process_time(), []
+    found = json.loads(options.output.read_text())["classes"] if options.go_on and options.output.exists() else []
     with tempfile.TemporaryDirectory() as folder:
-        for target in chosen:
+        for target in chosen[len(found) :]:
             found.append(seen(network, target, Path(folder), asked))
             print(found[-1], flush=True)
-    right = sum(each["right"] for each in found)
-    print(f"{right} of {len(found)}")
-    if not options.quick:
-        report = {
-            "preset": options.preset, "right": right, "of": len(found), "wrong": [e for e in found if not e["right"]],
-            "smallest probability of a right one": min(e["probability"] for e in found if e["right"]),
-            "processor seconds": round(time.process_time() - start), "threads": 1,
-            "machine": platform.machine(), "torch": torch.__version__,
-        }  # fmt: skip
-        options.output.write_text(json.dumps(report, indent=2) + "\n")
+            if not options.quick:
+                options.output.write_text(json.dumps(report(options.preset, found), indent=2) + "\n")
+    print(f"{sum(each['right'] for each in found)} of {len(found)}")
+
+
+def report(preset: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the file holds."""
+    return {
+        "preset": preset, "right": sum(each["right"] for each in found), "of": len(found),
+        "smallest probability": min(each["probability"] for each in found),
+        "machine": platform.machine(), "torch": torch.__version__, "classes": found,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
