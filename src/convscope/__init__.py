@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from convscope.monitor import Monitor as Monitor
     from convscope.network import Network as Network
     from convscope.registry import technique as technique
+    from convscope.reporting.report import report as report
     from convscope.scanning import scan as scan
     from convscope.techniques.attribute.ablationcam import ablationcam as ablationcam
     from convscope.techniques.attribute.cam import cam as cam
@@ -111,6 +112,7 @@ _PUBLIC = {
     "Monitor": "monitor",
     "Network": "network",
     "technique": "registry",
+    "report": "reporting.report",
     "scan": "scanning",
     "load_network": "zoo",
 }

@@ -25,6 +25,7 @@ from convscope.cli import bar, work
 from convscope.conftest import colour_pictures
 from convscope.images import read_image, read_recipe
 from convscope.index import Index
+from convscope.reporting import dataset
 from convscope.reporting.recipe import flags
 from convscope.scanning import scan
 from convscope.zoo import load_network
@@ -150,17 +151,39 @@ def test_every_command_answers_in_json_raw_and_picture(desk: Desk, name: str, as
     assert desk.files() == {"raw.npz", "picture.png", *(["picture.json"] if made else [])}
 
 
-@pytest.mark.parametrize("name", [*registry.discover(), "demo"])
+@pytest.mark.parametrize("name", [*registry.discover(), "demo", "report"])
 def test_every_command_has_help(desk: Desk, name: str) -> None:
     ran = desk(name, "--help")
     assert ran.status == 0
     network = ("--network", "--weights", "--labels", "--device", "--precision")
-    takes_network = name == "demo" or registry.load(name).takes_network
-    takes_index = name != "demo" and registry.load(name).takes_index  # which knows its network
+    known = registry.load(name) if name in registry.discover() else None
+    takes_network = known is None or known.takes_network
+    takes_index = name == "report" or (known is not None and known.takes_index)  # which knows its network
     assert takes_index or all((option in ran.out) == takes_network for option in network)
     assert ("INDEX" in ran.out) == takes_index
     assert "--quiet" in ran.out
     assert "--output" in ran.out
+
+
+def test_a_report_is_a_page_that_tells_how_it_was_made(desk: Desk) -> None:
+    ran = desk("report", "a.png", *desk.common, "--methods", "saliency", "--target", "red", "-o", "x.html")
+    assert ran.status == 0, ran.err
+    assert "wrote x.html: 0." in ran.err
+    assert desk.files() == {"x.html"}
+    text = (desk.folder / "x.html").read_text(encoding="utf-8")
+    network = "--network nets.py:small --labels labels.txt --input-size 24,32"
+    assert f"convscope report a.png --output x.html --target red --methods saliency {network}" in text
+    assert f"convscope saliency a.png --target red {network} --output saliency.png" in text
+    assert "network=convscope.load_network(&#x27;nets.py:small&#x27;, labels=&#x27;labels.txt&#x27;" in text
+    refused = desk("report", "a.png", "-o", "x.txt")
+    assert (refused.status, refused.err) == (1, "error: a report is a page: end the name in .html, not 'x.txt'\n")
+
+
+def test_a_report_on_an_index_uses_its_network(desk: Desk, asked: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "TECHNIQUES", {"health": dataset.TECHNIQUES["health"]})
+    ran = desk("report", str(asked.path), "--device", "cpu", "-o", "x.html")
+    assert ran.status == 0, ran.err
+    assert f"convscope report {asked.path} --output x.html<" in (desk.folder / "x.html").read_text(encoding="utf-8")
 
 
 def test_saliency_equals_the_gradient_of_the_prepared_photograph(desk: Desk) -> None:
@@ -304,7 +327,7 @@ finally:
     assert "torch" not in sys.modules and "matplotlib" not in sys.modules
 """
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert all(name in ran.stdout for name in [*registry.discover(), "demo"])
+    assert all(name in ran.stdout for name in [*registry.discover(), "demo", "report"])
 
 
 class Constant(nn.Module):

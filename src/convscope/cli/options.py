@@ -79,6 +79,7 @@ ADVERSARIAL_OPTIONS: Options = {
                          "help": "Write the changed picture itself; numbered where there are several."},
 }  # fmt: skip
 FILM_HELP = "Picture to write: .png, .jpg, .webp; a page: .html; or a film of what --every keeps: .gif, .webp, .mp4."
+SEED: Options = {("--seed", "random_seed"): {"type": click.IntRange(0), "help": "Seed of --weights random."}}
 QUIET_OPTIONS: Options = {
     ("--quiet", "-q"): {"is_flag": True, "help": "Say nothing on standard error but errors."},
     ("--debug",): {"is_flag": True, "expose_value": False, "help": "Show the traceback of an error."},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,25 +14,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convscope.errors import ConvscopeError
-from convscope.evaluate.methods import Method
-from convscope.evaluate.randomisation import STAGES, THRESHOLD, Verdict, cascade, checked
+from convscope.evaluate.methods import Method, methods_of
+from convscope.evaluate.randomisation import STAGES, Verdict, cascade, checked
 from convscope.example import SHOWN, example
 from convscope.images import atomic_write, read_image
 from convscope.index import Index
 from convscope.network import Network
 from convscope.progress import over
 from convscope.registry import Entry, Technique, discover, load
-from convscope.reporting.page import Section, page
-from convscope.reporting.recipe import command, python
+from convscope.reporting.cover import about, called, strip
+from convscope.reporting.maps import DEFAULT
+from convscope.reporting.page import below_limit, by_family, facts, page
+from convscope.reporting.parts import Part, described, named, shown
+from convscope.reporting.photos import Told, read, tell
+from convscope.reporting.recipe import network_flags, shell
 from convscope.reporting.samples import PHOTOGRAPHS, photographs
+from convscope.reporting.trust import in_words, sentence
 from convscope.results import Heatmap, Result
-from convscope.views import embed, html
-from convscope.views.pixels import to_pixels
+from convscope.views.embed import escape
 from convscope.views.style import number
 
-LIMIT = 9_500_000  # bytes of a page
-QUALITIES = (90, 75, 55, 35)  # of pictures, tried until the page is below the limit
+REPORTED = ("cat",)  # photographs of which a report is made
 SECONDS = 5.0  # for each technique, beyond the first photograph
 FEWEST = 3  # photographs on which a heat map's method is checked at least
 CHECK_SECONDS = 5.0  # for each check; what takes longer for the fewest is not checked
@@ -42,7 +44,8 @@ Progress = Callable[[str], None]
 def demo(
     network: Network, output: str | os.PathLike[str], *, progress: Progress | None = None, seconds: float = SECONDS
 ) -> Path:
-    """Write the page: every technique that is installed, with its default options, on all photographs.
+    """Write the page: a report of one photograph, then every technique that is installed, with its default options,
+    on all photographs.
 
     Args:
         network: what is looked into.
@@ -58,16 +61,35 @@ def demo(
     names, paths = zip(*photographs(), strict=True)
     images = torch.stack([network.prepare(read_image(path)) for path in paths])
     network(images[:1])  # the first pass of all takes longer, and no technique is to blame
-    tried, check = [], _Check(network, images)
-    for entry in over(discover().values(), "techniques"):
+    entries = over([None, *discover().values()], "techniques")
+    say("the report")
+    next(entries)
+    told = _reported(network, dict(zip(names, paths, strict=True)))
+    parts, check = [], _Check(network, images)
+    for entry in entries:
+        assert entry is not None
         say(entry.name)
-        tried.append(check.of(_try(entry, network, images, names, seconds)))
+        parts.append(_part(check.of(_try(entry, network, images, names, seconds)), network))
     say("writing the page")
-    text = _below_limit(network, images, names, tried)
+
+    def draw(quality: int) -> str:
+        chapters = told.chapters(quality) if told else []
+        chapters += by_family([part.at(quality) for part in parts])
+        introduction = _introduction(network, told, images, names, quality)
+        opening = told.opening(quality) if told else None
+        return page(_title(network), introduction, chapters, opening=opening, end=_explore(network))
+
     target = Path(output)
     with atomic_write(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(below_limit(draw), encoding="utf-8")
     return target
+
+
+def _reported(network: Network, paths: Mapping[str, Path]) -> Told | None:
+    names = [name for name in REPORTED if name in paths]
+    if not names:
+        return None
+    return tell(read(network, [paths[name] for name in names], methods_of(DEFAULT), names=names))
 
 
 # ---- running
@@ -92,11 +114,11 @@ def _try(entry: Entry, network: Network, images: Tensor, names: Sequence[str], s
         if technique.takes_index:
             return _Tried(entry, technique, _of_example(technique))
         if not technique.takes_images:
-            return _Tried(entry, technique, _named(technique.on(network, **technique.example), ()))
+            return _Tried(entry, technique, named(technique.on(network, **technique.example), ()))
         result, each = _on_photographs(technique, network, images, names, seconds)
         return _Tried(entry, technique, result, each=each)
     except Exception as error:  # a technique from anywhere must not take the others with it
-        return _Tried(entry, technique, None, _sentence(error))
+        return _Tried(entry, technique, None, sentence(error))
 
 
 @lru_cache(maxsize=1)
@@ -123,24 +145,11 @@ def _on_photographs(
     each = min(time.perf_counter() - start, time.process_time() - busy)  # others at work on the machine do not count
     count = len(images) if each * len(images) <= seconds else max(1, int(seconds / each))
     again = technique.on(network, images[:count], **technique.example) if count > 1 else first
-    result = _named(again, names[:count])
+    result = named(again, names[:count])
     if count == len(images):
         return result, each
     note = f"each photograph takes {number(each)} seconds here, so only {count} of {len(images)} are used"
     return replace(result, notes=[*result.notes, note]), each
-
-
-def _named(result: Result, names: Sequence[str]) -> Result:
-    if result.provenance is None:
-        return result
-    return replace(result, provenance=replace(result.provenance, photographs=tuple(names)))
-
-
-def _sentence(error: Exception) -> str:
-    message = " ".join(str(error).split())
-    if isinstance(error, ConvscopeError):
-        return f"Not for this network: {message}"
-    return f"This one failed unexpectedly ({type(error).__name__}{': ' if message else ''}{message})"
 
 
 # ---- how far heat maps can be trusted
@@ -168,7 +177,7 @@ class _Check:
         try:
             return replace(tried, verdict=self._verdict(tried.technique, tried.result, tried.each))
         except Exception as error:  # as where the technique itself was tried
-            return replace(tried, verdict=Verdict("–", reason=_sentence(error)))
+            return replace(tried, verdict=Verdict("–", reason=sentence(error)))
 
     def _verdict(self, technique: Technique[..., Any], result: Result, each: float) -> Verdict:
         count = min(len(self._images), len(result.values))
@@ -180,68 +189,28 @@ class _Check:
         return checked(self._stages, method, self._images[:count], self._targets[:count], result.values[:count].float())
 
 
-def _said(verdict: Verdict) -> str:
-    """The verdict in words, its head before the colon."""
-    if verdict.word == "–":
-        return f"Dependence on the weights not checked: {verdict.reason or 'the maps are constant'}."
-    side = {"passes": "below", "fails": "above"}.get(verdict.word, "too near")
-    measured = (
-        f"(rank correlation {number(verdict.likeness)} over {verdict.pictures} photographs, {side} {THRESHOLD:g})"
-    )
-    when = "with the weights made random, layer by layer from the last to the first"
-    if verdict.word == "passes":
-        return f"Depends on the weights: {when}, the maps change {measured}."
-    if verdict.word == "unclear":
-        return f"Unclear whether it depends on the weights: {when}, the maps stay partly alike {measured}."
-    return (
-        f"Hardly depends on the weights: {when}, the maps stay alike {measured}. They show more of the "
-        "picture than of what the network has learned."
-    )
-
-
 # ---- the page
 
 
-def _below_limit(network: Network, images: Tensor, names: Sequence[str], tried: Sequence[_Tried]) -> str:
-    """The page at the best quality of photographs that keeps it below the limit."""
-    text = ""
-    for quality in QUALITIES:
-        sections = [_section(each, network, quality) for each in tried]
-        text = page(_title(network), _introduction(network, images, names, quality), sections)
-        if len(text.encode()) < LIMIT:
-            break
-    return text
-
-
-def _section(tried: _Tried, network: Network, quality: int) -> Section:
-    body, error = "", tried.error
-    if tried.result is not None:
-        try:
-            body = html(tried.result, quality=quality)
-        except Exception as failure:  # a result of a kind that nothing draws
-            error = _sentence(failure)
-    section = Section(tried.entry.name, tried.entry.family, tried.entry.summary, body, error=error)
-    if tried.technique is None:
-        return section
-    technique, notes = tried.technique, tuple(tried.result.notes) if tried.result else ()
-    return replace(
-        section, summary=technique.summary, see=technique.see, caution=technique.caution, paper=technique.paper,
-        command=command(technique, network, technique.example),
-        python=python(technique, network, technique.example), notes=notes,
-        verdict=_said(tried.verdict) if tried.verdict else "",
-        doubtful=tried.verdict is not None and tried.verdict.word == "fails",
-    )  # fmt: skip
+def _part(tried: _Tried, network: Network) -> Part:
+    options = tried.technique.example if tried.technique is not None else {}
+    section = described(tried.entry, tried.technique, network, options)
+    if tried.verdict is not None:
+        section = replace(section, verdict=in_words(tried.verdict), doubtful=tried.verdict.word == "fails")
+    if tried.result is None:
+        return Part(replace(section, error=tried.error))
+    return shown(section, tried.result)
 
 
 def _title(network: Network) -> str:
-    name = "the built-in network" if network.name == "builtin" else network.name.rpartition(":")[2]
-    return f"What {name} has learned, and why it decides as it does"
+    return f"What {called(network)} has learned, and why it decides as it does"
 
 
-def _introduction(network: Network, images: Tensor, names: Sequence[str], quality: int) -> str:
+def _introduction(network: Network, told: Told | None, images: Tensor, names: Sequence[str], quality: int) -> str:
     count = {4: "four", 6: "six"}.get(len(names), str(len(names)))
-    text = (
-        f"Every technique that is installed, with its default options, on {count} free photographs. Each picture says "
+    text = "First one photograph as `convscope report` tells of it, then e" if told else "E"
+    text += (
+        f"very technique that is installed, with its default options, on {count} free photographs. Each picture says "
         "what to look for, and what it does not prove."
     )
     if network.name == "builtin":
@@ -252,29 +221,15 @@ def _introduction(network: Network, images: Tensor, names: Sequence[str], qualit
     missing = [p.name for p in PHOTOGRAPHS if p.name not in names]
     if missing:
         text += f" Without scikit-learn, which is not installed, these are left out: {', '.join(missing)}."
-    return f'<div class="lead"><p>{embed.escape(text)}</p></div>\n{_facts(network)}\n{_strip(images, names, quality)}'
-
-
-def _facts(network: Network) -> str:
-    parameters = sum(p.numel() for p in network.module.parameters())
-    height, width = network.input_size
-    facts = {
-        "Network": network.name,
-        "Weights": network.weights,
-        "Parameters": f"{parameters:,}",
-        "Classes": f"{network.classes:,}",
-        "Picture": f"{width} × {height} pixels",
-    }
-    items = "".join(f"<div><dt>{name}</dt><dd>{embed.escape(value)}</dd></div>" for name, value in facts.items())
-    return f'<dl class="facts">{items}</dl>'
-
-
-def _strip(images: Tensor, names: Sequence[str], quality: int) -> str:
-    """The photographs, as the network gets them, and whom they are from."""
     credits = {photograph.name: photograph.credit for photograph in PHOTOGRAPHS}
-    items = "".join(
-        f"<li><figure>{embed.image(to_pixels(image), f'Photograph: {name}', quality=quality)}"
-        f"<figcaption>{embed.escape(name)}<span>{embed.escape(credits[name])}</span></figcaption></figure></li>"
-        for image, name in zip(images.float().cpu().numpy(), names, strict=True)
+    free = strip([("", name, credits[name], image) for name, image in zip(names, images, strict=True)], quality)
+    return f'<div class="lead"><p>{escape(text)}</p></div>\n{facts(about(network))}\n{free}'
+
+
+def _explore(network: Network) -> str:
+    """How to walk around in the network."""
+    line = shell(["convscope", "explore", *network_flags(network)])
+    return (
+        "<h2>To walk around in it</h2>\n<p>The explorer is a local page on which every layer, unit and class of this "
+        f"network can be visited, with photographs of your own:</p>\n<pre><code>{escape(line)}</code></pre>"
     )
-    return f'<ul class="strip">{items}</ul>'

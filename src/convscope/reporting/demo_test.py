@@ -17,7 +17,7 @@ from convscope.errors import NetworkError, OptionError, OutputError
 from convscope.network import Network
 from convscope.registry import Entry, Technique, discover, load, technique
 from convscope.reporting import demo as demo_module
-from convscope.reporting import samples
+from convscope.reporting import page, parts, samples
 from convscope.reporting.demo import demo
 from convscope.reporting.page_test import check
 from convscope.reporting.samples import PHOTOGRAPHS, photographs
@@ -69,6 +69,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
         }
         monkeypatch.setattr(demo_module, "discover", lambda: entries)
         monkeypatch.setattr(demo_module, "load", known.__getitem__)
+        monkeypatch.setattr(demo_module, "REPORTED", ())
 
     return only
 
@@ -102,7 +103,7 @@ def test_every_technique_gets_what_it_takes_and_a_section(install: Install, netw
     path = demo(network, tmp_path / "page.html", progress=said.append, seconds=math.inf)
     text = path.read_text(encoding="utf-8")
     check(text)
-    assert said == ["rows", "from-outside", "writing the page"]
+    assert said == ["the report", "rows", "from-outside", "writing the page"]
     assert "<td>&lt;1&gt;</td>" in article(text, "rows")
     section = article(text, "from-outside")
     assert section.count("<figure>") == len(PHOTOGRAPHS)
@@ -192,7 +193,7 @@ def test_a_page_that_grows_too_large_is_made_of_smaller_pictures(
     install(from_outside)
     network = replace(network, input_size=(96, 128))
     large = demo(network, tmp_path / "large.html", seconds=math.inf).stat().st_size
-    monkeypatch.setattr(demo_module, "LIMIT", large - 1)
+    monkeypatch.setattr(page, "LIMIT", large - 1)
     assert demo(network, tmp_path / "small.html", seconds=math.inf).stat().st_size < large
 
 
@@ -219,10 +220,14 @@ def test_every_registered_technique_is_on_the_page_of_the_built_in_network_and_s
         return drawn
 
     monkeypatch.setattr(Result, "figure", figure)
-    monkeypatch.setattr(demo_module, "html", lambda result, *, quality: shows_itself(result, board))
-    path = demo(load_network("builtin", weights="random"), tmp_path / "page.html", seconds=0.0)
+    monkeypatch.setattr(parts, "html", lambda result, *, quality: shows_itself(result, board))
+    monkeypatch.setattr(demo_module, "DEFAULT", "gradcam")
+    network = replace(load_network("builtin", weights="random"), input_size=(64, 64))
+    path = demo(network, tmp_path / "page.html", seconds=0.0)
     text = path.read_text(encoding="utf-8")
     check(text)
+    assert '<article id="photograph-1-maps">' in text
+    assert "convscope explore --weights random" in text[text.index("To walk around in it") :]
     for name in discover():
         assert "failed unexpectedly" not in article(text, name), name
         assert name in board.logged or "Not for this network" in article(text, name), name

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from convscope.reporting.page import Section, page
+from convscope.reporting.page import Chapter, Opening, Section, by_family, page
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 
@@ -73,7 +73,7 @@ def sections() -> list[Section]:
 
 
 def test_the_page_is_well_formed_and_fetches_nothing(sections: list[Section]) -> None:
-    read = check(page("A title", "<p>Hello.</p>", sections))
+    read = check(page("A title", "<p>Hello.</p>", by_family(sections)))
     assert set(read.links) - {link for link in read.links if link.startswith("#")} == {
         "https://arxiv.org/abs/1610.02391",
         "https://doi.org/10.23915/distill.00021",
@@ -81,7 +81,7 @@ def test_the_page_is_well_formed_and_fetches_nothing(sections: list[Section]) ->
 
 
 def test_sections_stand_under_the_questions_of_their_families_in_order(sections: list[Section]) -> None:
-    text = page("A title", "", sections)
+    text = page("A title", "", by_family(sections))
     places = [
         text.index(part)
         for part in (
@@ -93,7 +93,7 @@ def test_sections_stand_under_the_questions_of_their_families_in_order(sections:
 
 
 def test_every_part_of_a_section_is_said(sections: list[Section]) -> None:
-    text = page("A title", "", sections)
+    text = page("A title", "", by_family(sections))
     article = text[text.index('<article id="grad-cam">') :]
     article = article[: article.index("</article>")]
     for part in (
@@ -105,13 +105,13 @@ def test_every_part_of_a_section_is_said(sections: list[Section]) -> None:
 
 
 def test_a_failed_technique_says_why(sections: list[Section]) -> None:
-    assert '<p class="failed">This one failed: &lt;no&gt; &amp; never</p>' in page("A title", "", sections)
+    assert '<p class="failed">This one failed: &lt;no&gt; &amp; never</p>' in page("A title", "", by_family(sections))
 
 
 def test_text_is_escaped_everywhere() -> None:
     evil = '"><script>alert(1)</script>&'
     section = Section(evil, "look", evil, "", evil, evil, evil, evil, evil, [evil], "")
-    text = page(evil, "", [section])
+    text = page(evil, "", by_family([section]))
     check(text)
     assert "<script" not in text
     assert text.count(html.escape(evil)) >= 9
@@ -119,17 +119,33 @@ def test_text_is_escaped_everywhere() -> None:
 
 def test_both_colour_schemes_and_paper_are_thought_of() -> None:
     text = page("t", "", [])
-    assert "prefers-color-scheme: dark" in text
+    assert "@media screen and (prefers-color-scheme: dark) {" in text  # the type first, else browsers ignore it
     assert "@media print" in text
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert "default-src 'none'" in text
 
 
 def test_a_verdict_stands_at_the_picture_and_a_doubtful_one_is_marked() -> None:
-    text = page("A title", "", [
+    text = page("A title", "", by_family([
         Section("one", "attribute", "A.", "<p>body</p>", verdict="Depends on <it>: by 0.1."),
         Section("two", "attribute", "B.", "<p>body</p>", verdict="Hardly depends: by 0.9.", doubtful=True),
-    ])  # fmt: skip
+    ]))  # fmt: skip
     check(text)
     assert '<p class="verdict"><b>Depends on &lt;it&gt;</b>By 0.1.</p>\n<p>body</p>' in text
     assert '<p class="verdict doubtful"><b>Hardly depends</b>By 0.9.</p>\n<p>body</p>' in text
+
+
+def test_sections_of_one_name_stand_in_several_chapters_with_a_title_of_their_own() -> None:
+    chapters = [
+        Chapter(
+            f"<{name}>", [Section("fool", "robustness", "A.", title="How little", within=name)], name, "<p>lead</p>"
+        )
+        for name in ("one", "two")
+    ]
+    read = check(
+        text := page("A title", "", chapters, opening=Opening("<figure></figure>", "<p>words</p>"), end="<p>e</p>")
+    )
+    assert read.identifiers == ["one", "one-fool", "two", "two-fool"]
+    assert text.count('<a href="#two-fool">How little</a>') == 2
+    assert text.index("&lt;two&gt;</h2>") < text.index("<p>lead</p>", text.index("&lt;two&gt;</h2>"))
+    assert text.index("<h1>A title</h1>") < text.index("<p>words</p>") < text.index("<nav") < text.index("<p>e</p>")

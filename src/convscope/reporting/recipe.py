@@ -27,53 +27,94 @@ FILE = "PICTURE.jpg"  # stands for a picture of one's own
 # ---- what to type
 
 
-def command(technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None) -> str:
-    """The line for a shell, with a photograph of one's own where the technique takes one."""
+@dataclass(frozen=True)
+class Given:
+    """What lines name: the photographs, none for the free ones; the index; and how ``load_network`` loads the network,
+    which is told of the network itself where it is left out."""
+
+    photographs: Sequence[str] = ()
+    index: str = "PHOTOS.index"
+    loaded: Mapping[str, Any] | None = None
+
+
+ANY = Given()  # files of one's own
+
+
+def command(
+    technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None, given: Given = ANY
+) -> str:  # fmt: skip
+    """The line for a shell, with a photograph of one's own where the technique takes one and none is given."""
     words = ["convscope", technique.name]
-    words += ["PHOTOS.index"] if technique.takes_index else []
-    words += ["PHOTO.jpg"] if technique.takes_images else []
+    words += [given.index] if technique.takes_index else []
+    words += [*(given.photographs or ["PHOTO.jpg"])] if technique.takes_images else []
     words += [word for name, value in _chosen(technique, options).items() for word in flags(name, value)]
-    words += _named(network) if technique.takes_network else []
-    return " ".join(shlex.quote(word) for word in [*words, "--output", OUTPUT.format(name=technique.name)])
+    words += network_flags(network, given.loaded) if technique.takes_network else []
+    return shell([*words, "--output", OUTPUT.format(name=technique.name)])
 
 
-def _named(network: Network) -> list[str]:
+def shell(words: Sequence[str]) -> str:
+    """Words as a line that a shell reads as those words."""
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def network_flags(network: Network, loaded: Mapping[str, Any] | None = None) -> list[str]:
+    """The options of the command line that name it, without those at their defaults."""
+    found = _loaded(network, loaded)
+    spec = found.pop("network")
+    words = [] if spec == "builtin" else ["--network", str(spec or "FILE.py:FACTORY")]
+    joined = {name: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for name, v in found.items()}
+    return words + [word for name, value in joined.items() for word in flags(name, value)]
+
+
+def network_call(network: Network, loaded: Mapping[str, Any] | None = None) -> str:
+    """The call of Python that loads it."""
+    found = _loaded(network, loaded)
+    spec = found.pop("network")
+    if not spec:
+        found.pop("weights", None)
+    more = "".join(f", {name}={value!r}" for name, value in found.items())
+    return f"convscope.load_network({repr(spec) if spec else 'my_module'}{more})"
+
+
+def _loaded(network: Network, loaded: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Keywords of ``load_network``, ``network`` first, without those at their defaults."""
+    if loaded:
+        kept = {name: value for name, value in loaded.items() if value is not None and value != _DEFAULTS.get(name)}
+        return {"network": loaded["network"], **kept}
     spec, weights = _origin(network)
-    words = [] if spec == "builtin" else ["--network", spec or "FILE.py:FACTORY"]
-    words += ["--weights", weights] if weights else []
-    return words + (["--defence", str(network.defence)] if network.defence else [])
+    found = {"network": spec, "weights": weights, "defence": str(network.defence) if network.defence else None}
+    return {name: value for name, value in found.items() if value or name == "network"}
 
 
-def python(technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None) -> str:
+_DEFAULTS = {"weights": "default", "precision": "auto", "seed": 0}
+
+
+def python(
+    technique: Technique[..., Any], network: Network, options: Mapping[str, Any] | None = None, given: Given = ANY
+) -> str:  # fmt: skip
     """The lines of Python that give the very pictures of the page."""
-    spec, weights = _origin(network)
     chosen = "".join(f", {name}={_written(value)}" for name, value in _chosen(technique, options).items())
-    given = (repr(spec) if spec else "my_module") + (f", weights={weights!r}" if weights and spec else "")
-    given += f", defence={str(network.defence)!r}" if network.defence else ""
-    loaded = f"network = convscope.load_network({given})"
-    function = technique.name.replace("-", "_")
-    taken = "network, images" if technique.takes_network else "images"
-    if technique.takes_index:
-        return _asked(technique, chosen)
+    call, end = f"convscope.{technique.function.__name__}", f'.save("{technique.name}.png")'
+    taken = [name for name, there in (("index", technique.takes_index), ("network", technique.takes_network)) if there]
+    lines = [f"index = convscope.open_index({given.index!r})"] if technique.takes_index else []
+    lines += [f"network = {network_call(network, given.loaded)}"] if technique.takes_network else []
     if not technique.takes_images:
-        call = f"convscope.{function}(network{chosen})"
-        return "\n".join(["import convscope", "", loaded, f'{call}.save("{technique.name}.png")'])
-    return "\n".join(
-        [
-            "import torch", "import convscope", "from convscope.reporting import photographs", "", loaded,
-            "images = torch.stack([network.prepare(convscope.read_image(path)) for _, path in photographs()])",
-            f'convscope.{function}({taken}{chosen}).save("{technique.name}.png")',
-        ]
-    )  # fmt: skip
+        return _lines(["import convscope"], [*lines, f"{call}({', '.join(taken)}{chosen}){end}"])
+    prepare = f"{'index.' if technique.takes_index else ''}network.prepare"
+    if given.photographs or technique.takes_index:
+        files = list(given.photographs) or ["PHOTO.jpg"]
+        read = [f"{prepare}(convscope.read_image({file!r}))" for file in files]
+        images = f"image = {read[0]}" if len(files) == 1 else f"images = torch.stack([{', '.join(read)}])"
+        imports = ["import convscope"] if len(files) == 1 else ["import torch", "import convscope"]
+    else:
+        images = f"images = torch.stack([{prepare}(convscope.read_image(path)) for _, path in photographs()])"
+        imports = ["import torch", "import convscope", "from convscope.reporting import photographs"]
+    taken.append(images.partition(" ")[0])
+    return _lines(imports, [*lines, images, f"{call}({', '.join(taken)}{chosen}){end}"])
 
 
-def _asked(technique: Technique[..., Any], chosen: str) -> str:
-    """The lines of Python for a question on an index."""
-    lines = ["import convscope", "", 'index = convscope.open_index("PHOTOS.index")']
-    if technique.takes_images:
-        lines += ['image = index.network.prepare(convscope.read_image("PHOTO.jpg"))']
-    taken = "index, image" if technique.takes_images else "index"
-    return "\n".join([*lines, f'convscope.{technique.function.__name__}({taken}{chosen}).save("{technique.name}.png")'])
+def _lines(imports: Sequence[str], body: Sequence[str]) -> str:
+    return "\n".join([*imports, "", *body])
 
 
 def _written(value: Any) -> str:

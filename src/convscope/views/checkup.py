@@ -81,8 +81,8 @@ def _filters(sheet: Sheet, result: Checkup, x: int, y: int) -> None:
         return
     shown = Pictures(values=result.filters, summaries=[], tiles=result.filters[None], signed=True, each=True)
     pixels = on_paper(composed(grids(shown)[0], FILTERS)[0], sheet.theme.paper)
-    sheet.picture(pixels[: FILTERS - 20], x, y + 26, "filters")
-    sheet.text(x, y + 12, "Filters of the first layer", size=SMALL, colour=sheet.theme.soft)
+    sheet.picture(pixels[: FILTERS - 20], x, y + 30, "filters")
+    sheet.text(x, y + 18, "Filters of the first layer", size=SMALL, colour=sheet.theme.soft)
 
 
 def _layers(sheet: Sheet, result: Checkup, x: int, y: int) -> None:

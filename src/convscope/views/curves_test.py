@@ -77,5 +77,5 @@ def test_odd_numbers_do_not_warn(values: list[float], logarithmic: bool, curve: 
 
 def test_the_page_has_both_colourings(curve: Make) -> None:
     fragment = html(curve([[1.0, 2.0]]))
-    assert 'media="(prefers-color-scheme: dark) and screen"' in fragment
+    assert 'media="screen and (prefers-color-scheme: dark)"' in fragment
     assert 'alt="Curves of series 0 over 2 points, from layer0 to layer1"' in fragment

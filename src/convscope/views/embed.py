@@ -70,7 +70,7 @@ def image(
 
 def both_themes(light: Pixels, dark: Pixels, alt: str) -> str:
     """A drawing in two colourings, of which the page shows the one that fits."""
-    media = "(prefers-color-scheme: dark) and screen"
+    media = "screen and (prefers-color-scheme: dark)"
     return f'<picture><source srcset="{data_uri(dark, lossless=True)}" media="{media}">{_drawing(light, alt)}</picture>'
 
 

@@ -45,16 +45,24 @@ class Row:
         """The last of the three pictures at that size: the map on the photograph."""
         return photograph(self.overlay, size)
 
+    def map_on_page(self, alt: str, quality: int) -> str:
+        """The second of the three pictures as an <img>, exact where it is small."""
+        small = max(self.map.shape[:2]) <= EXACT
+        exact = small and (quality >= embed.QUALITY or self.cells is not None)
+        shown = (self.photograph.shape[0], self.photograph.shape[1])
+        return embed.image(self.map, alt, quality=quality, lossless=exact, pixelated=small, shown=shown)
+
     def on_page(self, name: str, quality: int) -> str:
         """The last of the three pictures as an <img>."""
         alt = f"The same map laid on {name} in grey"
         return embed.image(self.overlay, alt, quality=quality, pixelated=tiny(self.photograph))
 
 
-def rows(result: Heatmap, most: int | None = None) -> list[Row]:
-    """The pictures of a heat map, each with a scale of its own, or all on one."""
+def rows(result: Heatmap, most: int | None = None, scale: Scale | None = None) -> list[Row]:
+    """The pictures of a heat map, each with a scale of its own, or all on one: the given one, or theirs."""
     count = len(result.values) if most is None else min(most, len(result.values))
-    scale = scale_of(_numbers(result, slice(None)), signed=result.signed) if result.shared else None
+    if scale is None and result.shared:
+        scale = scale_of(_numbers(result, slice(None)), signed=result.signed)
     return [_row(result, index, scale) for index in range(count)]
 
 
@@ -162,10 +170,7 @@ def _figure(result: Heatmap, index: int, row: Row, quality: int) -> str:
     squares = tiny(row.photograph)
     photo = embed.image(row.photograph, f"Photograph: {name}", quality=quality, pixelated=squares)
     shape = (row.photograph.shape[0], row.photograph.shape[1])
-    small = max(row.map.shape[:2]) <= EXACT
-    exact = small and (quality >= embed.QUALITY or row.cells is not None)
-    alt = _described(result, index, row, name)
-    heat = embed.image(row.map, alt, quality=quality, lossless=exact, pixelated=small, shown=shape)
+    heat = row.map_on_page(_described(result, index, row, name), quality)
     laid = row.on_page(name, quality)
     remark = "" if row.scale.constant else row.scale.remark
     text = embed.caption(row.title or name, [name if row.title else "", row.map_words, remark])

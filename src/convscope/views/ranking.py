@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from convscope.results import Ranking
 from convscope.views import embed
 from convscope.views.pixels import enlarged, photograph, tiny, to_pixels
@@ -67,9 +69,15 @@ def _figure(result: Ranking, index: int, quality: int) -> str:
     pixels = to_pixels(result.images[index].float().numpy())
     name = _title(result, index) or f"picture {index + 1}"
     photo = embed.image(pixels, f"Photograph: {name}", quality=quality, pixelated=tiny(pixels))
+    found = listed(result.names[index], result.shares[index])
+    return f'<figure>{embed.caption(name)}<div class="ranking"><div>{photo}</div>{found}</div></figure>'
+
+
+def listed(names: Sequence[str], shares: Sequence[float]) -> str:
+    """Names with a bar for the share of each."""
     items = "".join(
         f'<li><span>{embed.escape(label)}</span><span class="share">{percent(share)}</span>'
         f'<i style="width: {100 * min(max(share, 0.0), 1.0):.2f}%"></i></li>'
-        for label, share in zip(result.names[index], result.shares[index], strict=True)
+        for label, share in zip(names, shares, strict=True)
     )
-    return f'<figure>{embed.caption(name)}<div class="ranking"><div>{photo}</div><ol>{items}</ol></div></figure>'
+    return f"<ol>{items}</ol>"

@@ -237,7 +237,7 @@ def outlined(pixels: Pixels, box: list[float], down: float, across: float) -> Pi
 
 def html(result: Rows, *, quality: int = embed.QUALITY) -> str:
     """A <figure> a row, with a list of tiles for each panel."""
-    parts = []
+    parts = [f'<p class="unit">Layer {embed.escape(result.layer)}.</p>'] if result.layer and not result.sections else []
     for row in range(len(result.titles)):
         if _begins(result, row):
             parts.append(f'<h4 class="section">{embed.escape(result.sections[row])}</h4>')

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, FOLDER, NETWORK_OPTIONS, QUIET_OPTIONS, Options, arguments, load, parameters
+from convscope.cli.options import (
+    CONTEXT,
+    FOLDER,
+    NETWORK_OPTIONS,
+    QUIET_OPTIONS,
+    SEED,
+    Options,
+    arguments,
+    load,
+    parameters,
+)
 from convscope.cli.work import loaded_with
 
 if TYPE_CHECKING:
@@ -70,7 +80,6 @@ SCAN_OPTIONS: Options = {
                     "help": "ray spreads the scan over a cluster, by RAY_ADDRESS."},
 }  # fmt: skip
 SCAN_NAMES = ("layers", "code_layers", "patches", "gradients", "chunk", "batch", "thumbnail", "workers", "engine")
-SEED: Options = {("--seed", "random_seed"): {"type": click.IntRange(0), "help": "Seed of --weights random."}}
 COMMAND = click.Command(
     "scan",
     callback=_scan,
