@@ -6,7 +6,9 @@ The masks are grids of cells, each open with probability p, enlarged bilinearly 
 network is a black box: only its scores are used. What a mask shuts is black.
 
 Departures: the score is the class's probability, as in the paper, unless asked otherwise; 1,000 masks by default, of
-the paper's 4,000 to 8,000. The masks are the same for all pictures.
+the paper's 4,000 to 8,000. The masks are the same for all pictures. From each score the mean over all masks is taken
+away, unless ``centred`` is off: a pixel is then seen by more or fewer masks than others without gaining or losing by
+it, which is most of the noise, and zero means no influence.
 """
 
 from __future__ import annotations
@@ -34,10 +36,10 @@ from convscope.techniques.attribute._path import answers, asked_for, wide
 @technique(
     family="attribute",
     paper="Petsiuk et al. 2018, arXiv:1806.07421, section 3",
-    see="Bright regions are those that, when left to be seen, make the class likely.",
+    see="Red regions are those that, where they are seen, make the class more likely than on average; blue, less.",
     caution=(
-        "The map is an average over chance: look twice with another seed before trusting a detail. Its level says "
-        "little, for a pixel without any influence gets the mean score; only differences count."
+        "The map is an average over chance: look twice with another seed before trusting a detail. The network is "
+        "asked about pictures that are half black, such as it never met in training."
     ),
 )
 def rise(
@@ -51,6 +53,9 @@ def rise(
     samples: Annotated[int, Field(ge=1, description="random masks, one pass each")] = 1000,
     cells: Annotated[int, Field(ge=2, description="cells of a mask along each side")] = 7,
     keep: Annotated[float, Field(gt=0, le=1, description="probability that a cell is left open")] = 0.5,
+    centred: Annotated[
+        bool, Field(description="take the mean over all masks from each score: less noise; off, as published")
+    ] = True,
     seed: Seed = 0,
 ) -> Heatmap:
     """Which regions make a class likely when little else is seen: random masks, weighted by the score behind them.
@@ -64,10 +69,11 @@ def rise(
         samples: masks, one forward pass each for each picture.
         cells: of a mask's grid, along each side.
         keep: probability that a cell is open.
+        centred: whether scores count from their mean over all masks; off for the published formula.
         seed: of the masks.
 
     Returns:
-        ``values`` (N, H, W): the expected score where a pixel is seen.
+        ``values`` (N, H, W): the expected score where a pixel is seen, less that over all masks where ``centred``.
 
     Raises:
         UnknownTarget, UnknownLayer, OptionError.
@@ -78,13 +84,14 @@ def rise(
     masks = Masks(samples, cells, keep, (images.shape[-2], images.shape[-1]), seed)
     values = torch.stack(
         [
-            _weighted(replace(question, target=target), image, masks)
+            _weighted(replace(question, target=target), image, masks, centred)
             for image, target in over(zip(wide(images), targets.tolist(), strict=True), "pictures")
         ]
     )
+    quantity = f"mean {asked_for(question)} where a pixel is seen" + (", less that of all masks" if centred else "")
     return Heatmap(
-        values=values, images=images, signed=False, layer=question.layer,
-        quantity=f"mean {asked_for(question)} where a pixel is seen", **describe(question, values, scores, targets),
+        values=values, images=images, signed=centred, layer=question.layer, quantity=quantity,
+        **describe(question, values, scores, targets),
     )  # fmt: skip
 
 
@@ -109,13 +116,17 @@ class Masks:
         return torch.stack([mask[y : y + height, x : x + width] for mask, y, x in places])
 
 
-def _weighted(question: Question, image: Tensor, masks: Masks) -> Tensor:
+def _weighted(question: Question, image: Tensor, masks: Masks, centred: bool) -> Tensor:
     """(H, W) for one picture (3, H, W)."""
 
-    def some(part: slice) -> Tensor:
+    def some(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         shown = masks[part].to(image)
         found, _ = question.scores(observe(question.network, image * shown[:, None], question.layers))
-        return torch.einsum("m,mhw->hw", found.to(image), shown).cpu().double()
+        weighted = torch.einsum("m,mhw->hw", found.to(image), shown)
+        return weighted.cpu().double(), found.sum().cpu().double(), shown.sum(0).cpu().double()
 
-    total = sum(batched(some, masks.count, question.network.max_batch, "masks"))
-    return torch.as_tensor(total).to(image.dtype).cpu() / (masks.count * masks.keep)
+    parts = zip(*batched(some, masks.count, question.network.max_batch, "masks"), strict=True)
+    weighted, scores, seen = (torch.stack(part).sum(0) for part in parts)
+    if centred:
+        weighted -= scores / masks.count * seen
+    return (weighted / (masks.count * masks.keep)).to(image.dtype)

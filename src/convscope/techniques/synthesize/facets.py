@@ -115,13 +115,13 @@ def facets(
         stands for, which, and what the network makes of its picture.
 
     Raises:
-        UnknownTarget, UnknownLayer; OptionError for fewer photographs than facets.
+        UnknownTarget, UnknownLayer; OptionError for fewer photographs than facets, or several targets.
     """
     if len(images) < facets:
         raise OptionError(f"{facets} facets need as many photographs, and there are {len(images)}; give more of them")
     where = layer or network.code_layer
     codes, logits = _seen(network, images, where)
-    wanted = network.target(target) if isinstance(target, (int, str)) else int(logits.argmax(1).mode().values)
+    wanted = _one(network, target, logits)
     points = placed(codes, seed)
     groups = clusters(points, facets, seed)
     starts = torch.stack([images[list(group[:MEAN_OF])].float().mean(0) for group in groups])
@@ -146,6 +146,15 @@ def _seen(network: Network, images: Tensor, layer: str) -> tuple[Tensor, Tensor]
 
     codes, logits = zip(*batched(some, len(images), network.max_batch), strict=True)
     return torch.cat(codes), torch.cat(logits)
+
+
+def _one(network: Network, target: int | str | Sequence[int | str] | None, logits: Tensor) -> int:
+    """The class: the one that was given, or that most photographs are taken for."""
+    found = network.targets(target, logits).unique()
+    if target is not None and len(found) > 1:
+        names = ", ".join(network.label(int(each)) for each in found)
+        raise OptionError(f"facets are those of one class, and there are {len(found)} targets: {names}; give one")
+    return int(found) if target is not None else int(logits.argmax(1).mode().values)
 
 
 def placed(codes: Tensor, seed: int) -> Points:

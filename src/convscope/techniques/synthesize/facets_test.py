@@ -89,3 +89,10 @@ def test_the_published_schedule_and_its_shares() -> None:
 def test_too_few_photographs_are_said() -> None:
     with pytest.raises(OptionError, match="4 facets need as many photographs"):
         facets(network(), photographs(2))
+
+
+def test_a_class_given_as_a_list_is_that_class_and_two_are_too_many() -> None:
+    found = facets(network(), photographs(4), target=["grey"], facets=2, steps=4)
+    assert found.summaries[0]["target"]["label"] == "grey"
+    with pytest.raises(OptionError, match="2 targets: colourful, grey; give one"):
+        facets(network(), photographs(4), target=["grey", 0, 0, 0, 0, 1], facets=2, steps=4)
