@@ -28,6 +28,7 @@ STATIC = files("convscope.explorer") / "static"
 PAGES = ("", "layers", "units", "pictures", "classes", "techniques", "jobs", "index", "label", "predict")
 FOR_GOOD = {"cache-control": "private, max-age=31536000, immutable"}  # what is named by its hash never changes
 NEVER = {"cache-control": "no-store"}
+AWHILE = {"cache-control": "private, max-age=600"}  # of this network, which another server of this port may not have
 
 
 class Wanted(BaseModel):
@@ -160,6 +161,14 @@ def _network_routes(desk: Desk) -> APIRouter:
     def unit(layer: str, channel: int) -> dict[str, Any]:
         """What is known of a channel: where it fires most, its statistics, its filter."""
         return desk.unit(layer, channel)
+
+    @router.get("/layers/{layer}/units/{channel}/seen.png", response_class=Response)
+    def seen(
+        layer: str, channel: int, row: Annotated[int, Query(ge=0)] = 0, column: Annotated[int, Query(ge=0)] = 0,
+        picture: Annotated[str | None, Query(max_length=64)] = None, place: Annotated[int | None, Query(ge=0)] = None,
+    ) -> Response:  # fmt: skip
+        """What makes a unit fire at a place of a picture, among the pixels that it sees there."""
+        return _png(desk.seen(layer, channel, row, column, picture, place), AWHILE)
 
     @router.get("/layers/{layer}/filters/{channel}.png", response_class=Response)
     def filter_of(layer: str, channel: int) -> Response:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from convscope.backward import GUIDED, gradient
 from convscope.explorer.conftest import png
 from convscope.hooks import observe
 from convscope.images import read_image, to_uint8
@@ -144,6 +145,17 @@ def test_a_units_strongest_places_are_found(client: TestClient, desk: Any, pictu
     strongest = sorted(by_hand.values(), reverse=True)[: len(unit["patches"])]
     assert [patch["value"] for patch in unit["patches"]] == pytest.approx(strongest, abs=1e-5)
     assert picture in by_hand
+    statistics, maps = unit["statistics"], []
+    for name in desk.pictures.titles:
+        with torch.no_grad():
+            maps.append(observe(desk.network, desk.pictures.image(name)[None], [LAYER])[LAYER][0, 2])
+    every = torch.stack(maps)
+    assert statistics["maximum"] == pytest.approx(float(every.max()), abs=1e-5)
+    assert statistics["zeros"] == pytest.approx(float((every == 0).float().mean()))
+    counts, _ = torch.histogram(every, torch.tensor(statistics["edges"]))
+    assert (
+        torch.tensor(statistics["histogram"]) - counts
+    ).abs().sum() <= 4  # a value at an edge may fall to either side
     assert client.get("/api/layers/0/filters/1.png").headers["content-type"] == "image/png"
     assert client.get(f"/api/layers/{LAYER}/units/8").status_code == 404
     assert client.get("/api/layers/nothing/units/0").status_code == 404
@@ -196,3 +208,23 @@ def test_without_an_index_its_pages_say_so(client: TestClient) -> None:
 def test_no_file_of_the_explorer_is_larger_than_a_page_can_load_at_once() -> None:
     static = Path(__file__).parent / "static"
     assert sum(path.stat().st_size for path in static.rglob("*") if path.is_file()) < 120_000
+
+
+def test_what_excites_a_unit_is_its_guided_gradient_within_what_it_sees(
+    client: TestClient, desk: Any, picture: str
+) -> None:
+    patch = client.get(f"/api/layers/{LAYER}/units/2").json()["patches"][0]
+    top, left, bottom, right = patch["box"]
+    where = {"row": patch["row"], "column": patch["column"], "picture": patch["picture"]}
+    address = f"/api/layers/{LAYER}/units/2/seen.png"
+    drawn = Image.open(io.BytesIO(client.get(address, params=where).content))
+    assert drawn.size == (right - left, bottom - top)
+    pixels = desk.pictures.image(patch["picture"])[None].clone().requires_grad_()
+    score = observe(desk.network, pixels, [LAYER])[LAYER][:, 2, patch["row"], patch["column"]]
+    expected = gradient(score, pixels, GUIDED)[0, :, top:bottom, left:right].numpy()
+    found = (np.asarray(drawn).astype(float).transpose(2, 0, 1) - 127.5) / 127.5
+    bound = np.quantile(np.abs(expected), 0.995)
+    np.testing.assert_allclose(found, np.clip(expected / bound, -1, 1), atol=0.006)
+    assert client.get(address, params={**where, "row": 99}).status_code == 422
+    assert client.get(address).status_code == 422
+    assert client.get(address, params={"place": 0}).status_code == 404

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-quic",
+    "--disable-sync", "--disable-quic", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
 EXPECT = 20_000  # milliseconds, on a machine that does other things as well
 
@@ -108,6 +108,35 @@ def test_a_dropped_picture_is_opened_and_its_prediction_said(page: Any, tmp_path
     page.get_by_text(re.compile("^spots: ")).wait_for()
 
 
+HANDED_OVER = """({ event, name, bytes }) => {
+    const data = new DataTransfer();
+    data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+    const how = { bubbles: true, cancelable: true };
+    const made = event === "paste" ? new ClipboardEvent(event, { ...how, clipboardData: data })
+        : new DragEvent(event, { ...how, dataTransfer: data });
+    document.body.dispatchEvent(made);
+}"""
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_a_picture_that_is_pasted_or_dropped_is_opened(page: Any, event: str) -> None:
+    page.goto("/")
+    page.locator("#tray img").first.wait_for()
+    page.evaluate(HANDED_OVER, {"event": event, "name": f"{event}.png", "bytes": list(png(20 + len(event)))})
+    page.wait_for_url("**/pictures/*")
+    page.get_by_text(re.compile(f"^{event}: ")).wait_for()
+
+
+def test_a_photograph_is_taken_by_the_camera_and_the_camera_is_let_go(page: Any) -> None:
+    page.goto("/")
+    page.locator("#tray img").first.wait_for()
+    page.get_by_role("button", name="Take a photograph").click()
+    page.get_by_role("button", name="Take it").click()
+    page.wait_for_url("**/pictures/*")
+    page.get_by_text(re.compile("^photograph: ")).wait_for()
+    assert page.locator("dialog.camera").count() == 0
+
+
 def test_what_is_no_picture_is_said_in_a_sentence(browser: Any, address: str, tmp_path: Path) -> None:
     context = browser.new_context(base_url=address)
     context.set_default_timeout(EXPECT)
@@ -133,6 +162,12 @@ def test_painting_and_epsilon_change_the_answer(page: Any) -> None:
     page.mouse.up()
     page.get_by_text(re.compile("Answered in")).wait_for()
     assert _moved(page)
+    assert "cover=" in page.url
+    page.reload()  # the address holds the cover, too
+    page.get_by_text(re.compile("Answered in")).wait_for()
+    assert _moved(page)
+    page.get_by_text("The lines that repeat it").first.click()
+    assert "for top, left in [[" in page.locator(".tools code").last.inner_text()
     page.get_by_role("button", name="Uncover").click()
     page.get_by_text("the right one stays as it was").wait_for()
     slider = page.get_by_label("Move against its class")
@@ -171,6 +206,14 @@ def test_an_optimisation_is_watched_and_stopped(page: Any) -> None:
     page.get_by_role("button", name="Halt").click()
     page.get_by_text(re.compile("Halted after")).wait_for()
     page.get_by_role("button", name="Go on", exact=True).click()
+    page.get_by_role("button", name="Halt").click()
+    page.get_by_text(re.compile("Halted after")).wait_for()
+    before = int(re.findall(r"\d+", page.get_by_text(re.compile("Halted after")).inner_text())[0])
+    page.get_by_label("tv", exact=True).fill("0.01")
+    page.get_by_role("button", name="Go on with the options as they are now").click()
+    page.get_by_role("button", name="Halt").click()
+    page.wait_for_function("(n) => Number(document.body.innerText.match(/Halted after (\\d+)/)?.[1]) > n", arg=before)
+    page.get_by_role("button", name="Go on", exact=True).click()
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name=re.compile("Go on from here")).wait_for()
 
@@ -203,7 +246,7 @@ def test_a_guess_is_made_by_key_and_scored_at_the_end(page: Any) -> None:
     assert page.get_by_text("Save the answers as CSV").get_attribute("href").endswith("/answers.csv")
 
 
-def test_the_map_of_an_index_is_drawn_and_a_picture_chosen(
+def test_the_map_its_table_and_its_grid_choose_the_same_pictures(
     browser: Any, colour_index: Index, colour_spec: dict[str, object], tmp_path: Path
 ) -> None:
     with served(Settings(loaded=colour_spec, index=colour_index.path, cache=tmp_path)) as where:
@@ -212,14 +255,50 @@ def test_the_map_of_an_index_is_drawn_and_a_picture_chosen(
         made, said = context.new_page(), []
         made.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         made.on("pageerror", lambda error: said.append(str(error)))
-        made.goto(f"/index?at={int(colour_index.ids[0])}")
-        made.locator(".map canvas").first.wait_for()
+        made.goto("/index")
+        made.locator(".map[data-drawn]").wait_for()
+        _lasso(made)
+        made.get_by_role("heading", name=f"{len(colour_index)} pictures").wait_for()
+        row = made.locator("aside tbody tr").first
+        name, count = row.locator("td").all_inner_texts()
+        row.get_by_role("button").click()
+        made.get_by_role("heading", name=f"{count} pictures", exact=True).wait_for()
+        with made.expect_download() as waiting:
+            made.get_by_role("button", name="Save the selection as CSV").click()
+        lines = Path(waiting.value.path()).read_text().splitlines()
+        assert lines[0] == "id,path,label,predicted,probability"
+        assert [line.split(",")[3] for line in lines[1:]] == [name] * int(count)
+        made.locator(".grid-of a").first.click()
+        made.get_by_role("heading", name="Nearest to it").wait_for()
+        assert "at=" in made.url
+        assert _serious(made) == []
+        made.reload()
         made.get_by_role("heading", name="Nearest to it").wait_for()
         made.get_by_role("button", name="Look into it").click()
         made.wait_for_url("**/pictures/*")
         made.locator(".ranks li").first.wait_for()
         context.close()
     assert said == []
+
+
+def _lasso(page: Any) -> None:
+    """Around everything, with the mouse."""
+    page.locator(".bk-tool-icon-lasso-select").first.click()
+    box = page.locator(".map canvas").first.bounding_box()
+    left, top = box["x"] + 20, box["y"] + 20  # the plot begins some pixels within its canvas
+    right, bottom = box["x"] + box["width"] - 20, box["y"] + box["height"] - 20
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(x, y, steps=6)
+    page.mouse.up()
+
+
+def _serious(page: Any) -> list[tuple[str, str]]:
+    """Serious faults for those who do not see or point; none where axe is not installed."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    found = axe.run(page).response["violations"]
+    return [(f["id"], f["nodes"][0]["html"][:120]) for f in found if f["impact"] in ("serious", "critical")]
 
 
 ADDRESSES = [
@@ -239,15 +318,12 @@ ADDRESSES = [
 def test_pages_are_free_of_serious_faults_for_those_who_do_not_see_or_point(
     browser: Any, address: str, theme: str
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=address, color_scheme=theme)
     made = context.new_page()
     for where in ADDRESSES:
         made.goto(where)
         made.locator("main h1").first.wait_for(timeout=EXPECT)
-        found = axe.run(made).response["violations"]
-        serious = [(f["id"], f["nodes"][0]["html"][:120]) for f in found if f["impact"] in ("serious", "critical")]
-        assert serious == [], where
+        assert _serious(made) == [], where
     context.close()
 
 

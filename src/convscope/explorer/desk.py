@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import convscope
 from convscope import registry
 from convscope.errors import ConvscopeError, OptionError, nearest
 from convscope.explorer import forms, studies
+from convscope.explorer.cache import PICTURES
 from convscope.explorer.jobs import Job, Jobs
 from convscope.explorer.live import BRUSHES, Live
 from convscope.explorer.pictures import Pictures, png
@@ -47,13 +49,14 @@ class Desk:
         self.network = load_network(**self.settings.loaded)
         self.index = self._opened()
         key = f"{self.network.name}-{self.network.input_size[0]}x{self.network.input_size[1]}-{self.network.crop:g}"
-        folder = self.settings.cache / "pictures" / "".join(c if c.isalnum() or c in "-." else "-" for c in key)
+        folder = self.settings.cache / PICTURES / "".join(c if c.isalnum() or c in "-." else "-" for c in key)
         self.pictures = Pictures(folder, self.network, self.settings.pixels)
         self.live = Live(self.network, self.pictures)
         self.studies = studies.Studies()
         index = None if self.index is None else [str(self.index.path), dict(self.index.provenance)]
         self.jobs = Jobs(self.settings, {"network": self.network.name, "weights": self.network.weights,
-                                         "loaded": dict(self.settings.loaded), "index": index})  # fmt: skip
+                                         "loaded": dict(self.settings.loaded), "index": index},
+                         spared=lambda: {self.pictures.path(name) for name in list(self.pictures.titles)})  # fmt: skip
         for name, path in photographs():
             self.pictures.add(path, name)
         self._free = set(self.pictures.titles)
@@ -82,6 +85,7 @@ class Desk:
             "default_layer": network.default_layer, "first_layer": network.first_layer,
             "parameters": sum(p.numel() for p in network.module.parameters()), "styles": list(shipped()),
             "version": convscope.__version__, "loaded": self._flags(), "index": self.index is not None,
+            "spec": self._spec(),
         }  # fmt: skip
 
     def about(self) -> dict[str, Any]:
@@ -90,9 +94,20 @@ class Desk:
 
     def _flags(self) -> list[str]:
         """What the command line adds to use this network."""
-        loaded = {n: v for n, v in self.settings.loaded.items() if v is not None and (n, v) != ("network", "builtin")}
+        loaded = {n: v for n, v in self._loaded.items() if (n, v) != ("network", "builtin")}
         told = {n: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for n, v in loaded.items()}
         return [word for name, value in told.items() for word in flags(name, value)]
+
+    def _spec(self) -> str:
+        """What ``load_network`` takes to load it, as Python."""
+        more = [f"{name}={value!r}" for name, value in self._loaded.items() if name != "network"]
+        return ", ".join([repr(self.settings.loaded.get("network", "builtin")), *more])
+
+    @property
+    def _loaded(self) -> dict[str, Any]:
+        """How the network was loaded, without what is so anyway."""
+        usual = {name: each.default for name, each in inspect.signature(load_network).parameters.items()}
+        return {n: v for n, v in self.settings.loaded.items() if v is not None and v != usual.get(n)}
 
     def layer(self, name: str) -> str:
         """The name of a layer that there is; :class:`UnknownLayer` names the nearest."""
@@ -106,7 +121,8 @@ class Desk:
         filtered = isinstance(self.network.module.get_submodule(info.name), nn.Conv2d)
         scanned = self._scanned(info.name, channel)
         best = scanned["patches"] if scanned else self.live.strongest(info.name, channel, list(self.pictures.titles))
-        statistics = scanned["statistics"] if scanned else None
+        open_ones = list(self.pictures.titles)
+        statistics = scanned["statistics"] if scanned else self.live.statistics(info.name, channel, open_ones)
         silent = all(patch["value"] <= 0 for patch in best)
         return {
             "layer": info.name, "channel": channel, "channels": info.channels, "filter": filtered, "patches": best,
@@ -133,6 +149,15 @@ class Desk:
             "edges": np.asarray(statistics.edges).tolist(),
         }
         return {"patches": patches, "statistics": told}
+
+    def seen(self, layer: str, channel: int, row: int, column: int, picture: str | None, place: int | None) -> bytes:
+        """A PNG of what makes a unit fire there, in a picture that is open or in one of the index."""
+        if (picture is None) == (place is None):
+            raise OptionError("name a picture, or a place of the index")
+        if picture is not None:
+            return self.live.seen(self.pictures.image(self.known(picture)), layer, channel, row, column)
+        self._row(place or 0)
+        return self.live.seen(self._asked().prepared(place), layer, channel, row, column)
 
     def filter(self, layer: str, channel: int) -> bytes:
         """A PNG of a convolution's filter: in colour on colour, else its strongest input channels in a row."""
@@ -269,16 +294,12 @@ class Desk:
         return found if isinstance(value, list) else found[0]
 
     def _python(self, technique: Any, job: Job) -> str:
-        loaded = self.settings.loaded
-        more = [f"{name}={value!r}" for name, value in loaded.items() if name != "network" and value is not None]
-        spec = ", ".join([repr(loaded.get("network", "builtin")), *more])
         lines = ["import convscope", ""]
         if technique.takes_index:
             lines.append(f"index = convscope.open_index({str(self.settings.index)!r})")
         if technique.takes_network or job.pictures:
-            lines.append(
-                "network = index.network" if technique.takes_index else f"network = convscope.load_network({spec})"
-            )
+            load = f"convscope.load_network({self._spec()})"
+            lines.append(f"network = {'index.network' if technique.takes_index else load}")
         taken = ["index"] if technique.takes_index else []
         taken += ["network"] if technique.takes_network else []
         if job.pictures:

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convscope.errors import OptionError
-from convscope.explorer import worker
+from convscope.explorer import cache, worker
 from convscope.explorer.settings import Settings
 from convscope.results import versions
 
@@ -79,10 +79,15 @@ class Job:
 class Jobs:
     """One worker, one queue; started and stopped with the server."""
 
-    def __init__(self, settings: Settings, about: Mapping[str, Any]) -> None:
-        """``about`` is what all results depend on: the network, its weights, the index."""
-        self._settings, self._about = settings, about
-        self._results = settings.cache / "results"
+    def __init__(
+        self, settings: Settings, about: Mapping[str, Any], spared: Callable[[], Container[Path]] = frozenset
+    ) -> None:
+        """``about`` is what all results depend on: the network, its weights, the index.
+
+        ``spared`` gives files that must stay in the cache.
+        """
+        self._settings, self._about, self._spared = settings, about, spared
+        self._results = settings.cache / cache.RESULTS
         self._results.mkdir(parents=True, exist_ok=True)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
@@ -118,6 +123,7 @@ class Jobs:
             self._remember(job)
             if (folder / worker.HTML).is_file() and not (folder / worker.STATE).is_file():
                 job.state, job.fraction = "done", 1.0
+                cache.used(folder)
                 return job
             if len(self._queue) + (self._running is not None) >= self._settings.queue:
                 del self._jobs[job.id]
@@ -155,7 +161,10 @@ class Jobs:
         if not KEY.fullmatch(key) or name not in (worker.HTML, worker.RAW, worker.SUMMARY, worker.PICTURE):
             return None
         path = self._results / key / name
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        cache.used(path.parent)
+        return path
 
     async def events(self, job: Job) -> AsyncIterator[dict[str, Any]]:
         """What is known of a job, whenever that changes, until it has ended."""
@@ -186,6 +195,7 @@ class Jobs:
     # ---- the thread that tends the worker
 
     def _tend(self) -> None:
+        cache.trim(self._settings.cache, self._settings.kept, self._spared())
         while not self._closed:
             self._start_next()
             if self._running is None:
@@ -257,6 +267,7 @@ class Jobs:
             elif kind == "done":
                 job.notes, job.stopped, job.fraction = said["notes"], said["stopped"], 1.0
                 self._end(job, "done")
+                cache.trim(self._settings.cache, self._settings.kept, self._spared())
                 return
             else:
                 job.error = said.get("error", "")

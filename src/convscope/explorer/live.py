@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convscope.backward import gradient
-from convscope.errors import OptionError
+from convscope.backward import GUIDED, PLAIN, gradient
+from convscope.errors import OptionError, RuleError
 from convscope.explorer.pictures import Pictures, png, stacked
 from convscope.feedforward.files import shipped
 from convscope.feedforward.painting import brush
@@ -24,7 +24,7 @@ from convscope.hooks import observe
 from convscope.images import to_uint8
 from convscope.network import LayerInfo, Network
 from convscope.perturb import Box, Variations
-from convscope.views.colour import overlay, scale_of
+from convscope.views.colour import overlay, scale_of, symmetric_colour
 
 T = TypeVar("T")
 PAGE = 64  # channels of a sheet
@@ -32,6 +32,8 @@ TOP = 5  # classes whose change is shown
 BEST = 9  # patches of a unit
 KEPT = 24  # layers of pictures in memory
 BRUSHES = 400  # squares of a painted occluder
+BINS = 32  # of a histogram
+FULL = 0.995  # share of a gradient's values below full colour: a few would leave the rest grey
 FINEST = 512  # rows or columns of a grid whose fields are told one by one
 
 
@@ -141,7 +143,7 @@ class Live:
         info = self.network.layer(layer)
         if not 0 <= channel < info.channels:
             raise OptionError(f"layer {layer!r} has channels 0 to {info.channels - 1}, not {channel}")
-        values, places = self._once(("strongest", layer, tuple(names)), lambda: self._peaks(layer, names))
+        values, places, _ = self._measured(layer, names)
         found = []
         for index in values[:, channel].argsort(descending=True)[:BEST].tolist():
             row, column = divmod(int(places[index, channel]), info.grid[1] if info.grid else 1)
@@ -151,9 +153,17 @@ class Live:
             })  # fmt: skip
         return found
 
-    def _peaks(self, layer: str, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(N, C) maxima over positions, and where they are."""
-        values, places = [], []
+    def statistics(self, layer: str, channel: int, names: Sequence[str]) -> dict[str, Any]:
+        """A channel's values over all positions of these pictures, as an index tells them of many."""
+        told = self._measured(layer, names)[2]
+        return {name: (found if name == "edges" else found[channel]).tolist() for name, found in told.items()}
+
+    def _measured(self, layer: str, names: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        return self._once(("measured", layer, tuple(names)), lambda: self._measure(layer, names))
+
+    def _measure(self, layer: str, names: Sequence[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(N, C) maxima over positions, where they are, and statistics of every channel."""
+        values, places, all_maps = [], [], []
         for start in range(0, len(names), 8):
             images = stacked([self.pictures.image(name) for name in names[start : start + 8]])
             with torch.no_grad():
@@ -161,7 +171,35 @@ class Live:
             best = maps.max(2)
             values.append(best.values.cpu())
             places.append(best.indices.cpu())
-        return torch.cat(values), torch.cat(places)
+            all_maps.append(maps.cpu())
+        return torch.cat(values), torch.cat(places), _statistics(torch.cat(all_maps))
+
+    def seen(self, image: Tensor, layer: str, channel: int, row: int, column: int) -> bytes:
+        """What in the pixels that a unit sees makes it fire, by guided backpropagation, as a PNG of those pixels."""
+        info = self.network.layer(layer)
+        rows, columns = info.grid or (1, 1)
+        if not (0 <= channel < info.channels and 0 <= row < rows and 0 <= column < columns):
+            raise OptionError(f"layer {layer!r} has no unit {channel} at {row}, {column}")
+        top, left, bottom, right = self._box(layer, row, column)
+        with self.alone, torch.enable_grad():
+            slope = self._slope(image, layer, (channel, row, column))[:, top:bottom, left:right].numpy()
+        return png(
+            symmetric_colour(slope, float(np.quantile(np.abs(slope), FULL)) or float(np.abs(slope).max()) or 1.0)
+        )
+
+    def _slope(self, image: Tensor, layer: str, unit: tuple[int, int, int]) -> Tensor:
+        """(3, H, W) for a unit, by the guided rule; the plain gradient where no rectifier lies before it."""
+        found = None
+        for rule in (GUIDED, PLAIN):
+            pixels = image[None].clone().requires_grad_()
+            maps = self.network.maps(layer, observe(self.network, pixels, [layer])[layer])
+            try:
+                found = gradient(maps[:, unit[0], unit[1], unit[2]], pixels, rule)
+                break
+            except RuleError:
+                continue
+        assert found is not None
+        return found[0].float().cpu()
 
     def _box(self, layer: str, row: int, column: int) -> list[int]:
         """Top, left, bottom, right of what a unit sees; the whole picture where that is not known."""
@@ -239,6 +277,21 @@ class Live:
 
         slope = self._once(("slope", name), make)
         return (image - epsilon * slope).clamp(0, 1)
+
+
+def _statistics(maps: Tensor) -> dict[str, Tensor]:
+    """Of (N, C, positions), with an entry a channel; ``edges`` are those of all their histograms."""
+    low, high = min(0.0, float(maps.min())), max(float(maps.max()), 1e-6)
+    channels = maps.shape[1]
+    bins = ((maps - low) * (BINS / (high - low))).long().clamp(0, BINS - 1)
+    bins += BINS * torch.arange(channels).view(1, -1, 1)
+    flat = maps.transpose(0, 1).flatten(1)
+    return {
+        "zeros": (flat == 0).float().mean(1), "silent": (maps <= 0).all(2).float().mean(0),
+        "mean": flat.mean(1), "spread": flat.std(1, correction=0), "maximum": flat.amax(1),
+        "histogram": torch.bincount(bins.flatten(), minlength=BINS * channels).view(channels, BINS),
+        "edges": torch.linspace(low, high, BINS + 1),
+    }  # fmt: skip
 
 
 def _content(image: Tensor, fill: str) -> Tensor:

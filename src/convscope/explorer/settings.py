@@ -22,6 +22,7 @@ class Settings:
         host, port: where it listens. On an address that others can reach, ``token`` has to be set.
         token: what a browser must show once, in the address, to be let in; empty for none.
         cache: folder of what has been computed, by the hash of what it was computed from.
+        kept: bytes that it may take; what was not asked for the longest goes first.
         upload: largest picture that is taken, in bytes, and ``pixels`` in pixels.
         queue: jobs that may wait or run at once; ``seconds`` and ``memory`` (bytes of the worker) bound each.
         patience: seconds that a client may take to send its request.
@@ -33,6 +34,7 @@ class Settings:
     port: int = 8765
     token: str = ""
     cache: Path = field(default_factory=lambda: default_cache())
+    kept: int = 2 * 2**30
     upload: int = 20_000_000
     pixels: int = 50_000_000
     queue: int = 32

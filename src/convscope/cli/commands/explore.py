@@ -15,7 +15,7 @@ from convscope.errors import OptionError
 
 def _explore(
     index: Path | None, host: str, port: int, token: str | None, cache: Path | None, browser: bool, seconds: float,
-    memory: float, quiet: bool, **given: Any,
+    memory: float, cache_size: float, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     from convscope.explorer.serve import serve
     from convscope.explorer.settings import Settings, default_cache
@@ -27,10 +27,16 @@ def _explore(
     if index is not None:
         from convscope.index import open_index
 
-        loaded = {**dict(open_index(index).provenance["loaded"]), **_said(loaded)}
+        made = open_index(index).provenance
+        loaded = {**dict(made["loaded"]), **_said(loaded)}
+        if "network" not in loaded:
+            raise OptionError(
+                f"{index} was scanned with {made['network']}, which was handed over in Python; say where it is: "
+                "--network FILE.py:FUNCTION, --weights FILE"
+            )
     settings = Settings(
         loaded=loaded, index=index, host=host, port=port, token=token or "", cache=cache or default_cache(),
-        seconds=seconds, memory=round(memory * 2**30),
+        seconds=seconds, memory=round(memory * 2**30), kept=round(cache_size * 2**30),
     )  # fmt: skip
     if not settings.local and not settings.token:
         raise OptionError(
@@ -53,6 +59,8 @@ EXPLORE_OPTIONS: Options = {
                   "help": "0 takes a free one; a taken one is an error."},
     ("--token",): {"metavar": "SECRET", "help": "What a browser must show, in the address, to be let in."},
     ("--cache",): {"type": FOLDER, "help": "Where results are kept; the user's cache folder if left out."},
+    ("--cache-size",): {"type": click.FloatRange(0), "default": 2.0, "show_default": True, "metavar": "GIB",
+                        "help": "Most that is kept there; what was not asked for the longest goes first."},
     ("--browser/--no-browser",): {"default": True, "show_default": True, "help": "Open the page in a browser."},
     ("--seconds",): {"type": click.FloatRange(1), "default": 900, "show_default": True, "help": "Longest run."},
     ("--memory",): {"type": click.FloatRange(0.5), "default": 8.0, "show_default": True, "metavar": "GIB",

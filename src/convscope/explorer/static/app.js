@@ -1,6 +1,7 @@
 // The frame around all pages: navigation, the tray of pictures, keys, and which page the address names.
 
 import { get, once, send } from "./api.js";
+import { shoot, there } from "./camera.js";
 import { h, percent, readable, replace } from "./dom.js";
 import { go, here, onMove, path, picture, say, state } from "./state.js";
 
@@ -65,7 +66,8 @@ function tray() {
   const camera = h("input", { type: "file", accept: "image/*", capture: "environment", id: "shoot", "aria-label": "Take a photograph", className: "hidden", onchange: (event) => opened([...event.target.files]) });
   replace(document.getElementById("tray"),
     h("label", { className: "open", htmlFor: "open", title: "Open a picture (o), or drop or paste one" }, h("span", { "aria-hidden": "true" }, "+"), h("span", { className: "hidden" }, "Open a picture")), chooser,
-    h("label", { className: "open shoot", htmlFor: "shoot", title: "Take a photograph" }, h("span", { "aria-hidden": "true" }, "◉"), h("span", { className: "hidden" }, "Take a photograph")), camera,
+    there() ? h("button", { type: "button", className: "open", title: "Take a photograph", "aria-label": "Take a photograph", onclick: () => shoot(opened) }, "◉")
+      : [h("label", { className: "open shoot", htmlFor: "shoot", title: "Take a photograph" }, h("span", { "aria-hidden": "true" }, "◉"), h("span", { className: "hidden" }, "Take a photograph")), camera],
     state.pictures.map((each) => h("a", { href: withPicture(each.id), "aria-current": each.id === now ? "true" : null, title: each.title },
       h("img", { src: `/api/pictures/${each.id}.png`, alt: each.title, width: 48, height: 48, loading: "lazy" }))));
 }

@@ -10,7 +10,7 @@ const kept = new Map(); // what was asked for, to the job that answers it, so th
 /** A panel that runs `technique` with `options` on `pictures`, or shows the run `job`.
 
 What a page runs by itself (`lazy`) is cancelled when the page is left; what was asked for goes on. */
-export function panel(technique, { options = {}, pictures = [], control = false, job = null, small = false, lazy = false, onDone = null, again = null } = {}) {
+export function panel(technique, { options = {}, pictures = [], control = false, job = null, small = false, folded = small, lazy = false, onDone = null, again = null, changed = null } = {}) {
   const element = h("div", { className: small ? "run small" : "run" });
   const live = { source: null, closed: false, job: null };
   const close = () => {
@@ -18,7 +18,7 @@ export function panel(technique, { options = {}, pictures = [], control = false,
     live.source?.close();
     if (lazy && live.job && !ENDED.includes(live.job.state)) post(`jobs/${live.job.id}`, { word: "cancel" }).catch(() => {});
   };
-  const follow = (found) => watch(element, live, technique, found, { small, onDone, again });
+  const follow = (found) => watch(element, live, technique, found, { folded, onDone, again, changed });
   const ask = async () => {
     const key = JSON.stringify([technique.name, options, pictures, control]);
     try {
@@ -55,7 +55,7 @@ function watch(element, live, technique, first, how) {
     words.textContent = told(job);
     if (job.frames > seen) { seen = job.frames; frame.src = `/api/jobs/${job.id}/frame?${seen}`; frame.hidden = false; }
     if (job.trace.length > 1) replace(curve, line(job.trace, "What is maximised"));
-    if (job.state !== state) { state = job.state; replace(buttons, controls(job)); }
+    if (job.state !== state) { state = job.state; replace(buttons, controls(job, how.changed)); }
     if (ENDED.includes(job.state)) { live.source?.close(); ended(element, technique, job, how); }
   };
   show(first);
@@ -72,17 +72,18 @@ function told(job) {
   return `${Math.round(100 * job.fraction)} %${job.label ? `, ${job.label}` : ""}${left}`;
 }
 
-function controls(job) {
+function controls(job, changed) {
   const say_ = (word) => post(`jobs/${job.id}`, { word }).catch((error) => say(error.message));
   if (ENDED.includes(job.state)) return [];
   return [
     job.state === "running" && h("button", { type: "button", onclick: () => say_("pause") }, "Halt"),
     job.state === "paused" && h("button", { type: "button", onclick: () => say_("resume") }, "Go on"),
+    job.state === "paused" && changed && h("button", { type: "button", onclick: (event) => { event.target.disabled = true; changed(job).catch((error) => say(error.message)); } }, "Go on with the options as they are now"),
     h("button", { type: "button", onclick: () => say_("cancel") }, "Stop"),
   ];
 }
 
-async function ended(element, technique, job, { small, onDone, again }) {
+async function ended(element, technique, job, { folded, onDone, again }) {
   if (job.state !== "done") {
     const sentence = job.state === "failed" ? job.error : "Stopped.";
     return replace(element, h("p", { className: job.state === "failed" ? "failed" : "soft" }, sentence), again && h("p", { className: "buttons" }, h("button", { type: "button", onclick: again }, "Run it again")));
@@ -91,14 +92,14 @@ async function ended(element, technique, job, { small, onDone, again }) {
     const [html, whole] = await Promise.all([fragment(job.result), get(`jobs/${job.id}`)]);
     const body = h("div", { className: "result" });
     body.innerHTML = html; // made by this server from numbers and escaped words; the page's policy allows no script in it
-    replace(element, body, job.notes.length > 0 && h("ul", { className: "said" }, job.notes.map((note) => h("li", {}, note))), small ? brief(technique, whole) : full(technique, whole));
+    replace(element, body, job.notes.length > 0 && h("ul", { className: "said" }, job.notes.map((note) => h("li", {}, note))), folded ? brief(technique, whole) : full(technique, whole));
     onDone?.(whole, body);
   } catch (error) {
     replace(element, h("p", { className: "failed" }, error.message));
   }
 }
 
-const brief = (technique, job) => h("p", { className: "soft" }, h("a", { href: path(["jobs", job.id]) }, "how it was made"));
+const brief = (technique, job) => h("details", { className: "again" }, h("summary", {}, "The lines that repeat it"), full(technique, job), h("p", { className: "soft" }, h("a", { href: path(["jobs", job.id]) }, "This run by itself")));
 
 /** Where the files are, and the lines that make them again. */
 export function full(technique, job) {

@@ -23,10 +23,10 @@ async function all(main, leaving) {
   const { jobs } = await get("jobs");
   const timer = jobs.some((each) => ["queued", "running", "paused"].includes(each.state)) ? setTimeout(() => all(main, leaving), 2000) : 0;
   leaving(() => clearTimeout(timer));
-  const rows = jobs.map((job) => h("tr", {}, h("td", {}, h("a", { href: path(["jobs", job.id]) }, job.technique)), h("td", {}, Object.entries(job.options).map(([name, value]) => `${name} ${value}`).join(", ")),
+  const rows = jobs.map((job) => h("tr", {}, h("td", {}, h("a", { href: path(["jobs", job.id]) }, job.technique)), h("td", { className: "thumbs" }, job.pictures.slice(0, 3).map((id) => h("img", { src: `/api/pictures/${id}.png`, alt: state.pictures.find((each) => each.id === id)?.title ?? "picture", loading: "lazy" }))), h("td", {}, Object.entries(job.options).map(([name, value]) => `${name} ${value}`).join(", ")),
     h("td", {}, job.state === "running" ? `${Math.round(100 * job.fraction)} %` : job.state), h("td", {}, job.error)));
   replace(main, h("h1", {}, "Runs"), jobs.length
-    ? h("div", { className: "scroll", tabIndex: 0 }, h("table", {}, h("thead", {}, h("tr", {}, ["technique", "options", "state", ""].map((head) => h("th", {}, head)))), h("tbody", {}, rows)))
+    ? h("div", { className: "scroll whole", tabIndex: 0 }, h("table", {}, h("thead", {}, h("tr", {}, ["technique", "picture", "options", "state", ""].map((head) => h("th", {}, head)))), h("tbody", {}, rows)))
     : h("p", { className: "lead" }, "Nothing has been run yet. ", h("a", { href: path(["techniques"]) }, "Choose a technique"), "."));
   return "Runs";
 }

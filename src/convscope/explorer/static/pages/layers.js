@@ -1,6 +1,7 @@
 // All layers at a glance, or one layer with its feature maps: every map a link to its unit.
 
 import { get, once } from "../api.js";
+import { command, looks, python, repeat } from "../code.js";
 import { h, number, percent, replace } from "../dom.js";
 import { go, here, path, picture, say, state } from "../state.js";
 
@@ -18,10 +19,18 @@ function all(main) {
   draw(false);
   replace(main,
     h("h1", {}, network.name),
-    h("p", { className: "lead" }, `${network.parameters.toLocaleString("en")} parameters, ${leaves.length} layers, ${network.classes} classes, pictures of ${network.input_size.join(" × ")} pixels. Open a layer to see what it makes of the picture; drop any picture on the page.`),
-    parts, list);
+    h("p", { className: "lead" }, `${network.parameters.toLocaleString("en")} parameters, ${leaves.length} layers, ${network.classes} classes, pictures of ${network.input_size.join(" × ")} pixels. Drop a picture anywhere on the page, or choose one above.`),
+    first(), h("h2", {}, "Layer by layer"), parts, list);
   return network.name;
 }
+
+/** Where to begin. */
+const first = () => h("nav", { className: "first", "aria-label": "Where to begin" }, [
+  [["pictures"], "What did it look at?", "Heat maps of the picture; cover a part of it and watch the answer change."],
+  [["units", state.network.default_layer, "0"], "What is one unit looking for?", "Where it fires, what excites it, and the picture that it would like best."],
+  [["classes"], "What does it expect of a class?", "A picture made from noise for any class that it knows."],
+  [["techniques"], "Everything else", "Fool it, paint with it, test it: every technique has a form."],
+].map(([parts, question, answer]) => h("a", { href: path(parts) }, h("strong", {}, question), h("span", { className: "soft" }, answer))));
 
 function row(layer) {
   const size = layer.grid ? `${layer.channels} × ${layer.grid.join(" × ")}` : layer.shape.join(" × ");
@@ -59,7 +68,8 @@ async function one(main, name, page, leaving) {
         sheet(`/api/${at}/sheet.png?page=${page}`, about, layer, view),
         h("p", { className: "soft" }, about.remark || `One scale for all: ${number(about.low)} to ${number(about.high)}. Channels ${about.first} to ${about.first + about.count - 1} of ${about.channels}.`),
         about.pages > 1 && h("nav", { className: "pages", "aria-label": "Pages of channels" }, Array.from({ length: about.pages }, (_, i) =>
-          h("a", { href: path(["layers", name], { page: i }), "aria-current": i === page ? "page" : null }, String(i + 1)))))));
+          h("a", { href: path(["layers", name], { page: i }), "aria-current": i === page ? "page" : null }, String(i + 1)))),
+        repeat(command(looks("layer", true), id, "--layer", name), python(id, `maps = convscope.observe(network, image[None], [${JSON.stringify(name)}])[${JSON.stringify(name)}]  # ${layer.shape.join(" × ")}`)).element)));
   return layer.name;
 }
 

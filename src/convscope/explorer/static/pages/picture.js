@@ -1,12 +1,15 @@
 // One picture: what the network says, what it looked at, and what it says when the picture is changed.
 
 import { get, post } from "../api.js";
+import { command, looks, python, repeat } from "../code.js";
 import { h, percent, readable, replace, settled } from "../dom.js";
 import { panel } from "../panel.js";
 import { go, here, path, say, state } from "../state.js";
 
 const BRUSH = 1 / 14; // of the shorter side
 const STEP = 1 / 255;
+const MOST = 400; // squares of a cover
+const FILLS = [["mean", "the mean colour"], ["grey", "grey"], ["black", "black"]];
 const CHEAP = 4; // maps that are made without being asked for
 
 export async function render(main, leaving) {
@@ -19,7 +22,7 @@ export async function render(main, leaving) {
   const found = await get(`pictures/${id}`);
   const closing = [];
   leaving(() => closing.forEach((close) => close()));
-  const change = changes(found);
+  const change = changes(found, query);
   const maps = h("section", { className: "family" }, h("h2", {}, "What it looked at"));
   replace(main, h("h1", {}, readable(found.prediction[0].label)), h("p", { className: "lead" }, `${state.network.name} is ${percent(found.prediction[0].probability)} sure of it. Cover parts of the picture, move it against its class or paint it in another texture, and see what becomes of the answer.`),
     h("div", { className: "split" }, change.stage, h("div", {}, change.bars, change.tools)), maps);
@@ -27,10 +30,29 @@ export async function render(main, leaving) {
   return readable(found.prediction[0].label);
 }
 
-function changes(found) {
+/** What of the address says how the picture is changed, and the other way round. */
+const read = (query, side) => ({
+  boxes: (query.get("cover") ?? "").split("-").map((each) => each.split(".").map(Number)).filter((each) => each.length === 2 && each.every(Number.isInteger)).slice(0, MOST).map(([top, left]) => [top, left, side, side]),
+  fill: FILLS.map(([name]) => name).find((name) => name === query.get("fill")) ?? "mean", epsilon: Math.min(16, Math.max(0, Number(query.get("epsilon")) || 0)) * STEP,
+  style: state.network.styles.find((name) => name === query.get("style")) ?? null, strength: Math.min(1, Math.max(0, Number(query.get("strength") ?? 1) || 0)),
+});
+const written = ({ boxes, fill, epsilon, style, strength }) => ({
+  cover: boxes.map(([top, left]) => `${top}.${left}`).join("-"), fill: boxes.length && fill !== "mean" ? fill : "", epsilon: epsilon ? epsilon / STEP : "", style, strength: style && strength < 1 ? strength : "",
+});
+
+/** The changed picture in Python. */
+function code(id, { boxes, fill, epsilon, style, strength }) {
+  const moved = epsilon ? ["", "clean = image[None].clone().requires_grad_()", "slope = convscope.gradient(network(clean).log_softmax(1).amax(1), clean)[0]"] : [];
+  const painted = style ? ["from convscope.feedforward.painting import brush", `image = brush(${JSON.stringify(style)})(image).clamp(0, 1).lerp(image, ${Number((1 - strength).toFixed(2))})`] : [];
+  const content = { mean: "image.mean((1, 2), keepdim=True)", grey: "0.5", black: "0" }[fill];
+  const covered = boxes.length ? [...(fill === "mean" ? [`colour = ${content}`] : []), `for top, left in ${JSON.stringify(boxes.map(([top, left]) => [top, left]))}:`, `    image[:, top : top + ${boxes[0][2]}, left : left + ${boxes[0][3]}] = ${fill === "mean" ? "colour" : content}`] : [];
+  return python(id, ...moved, ...painted, ...(epsilon ? [`image = (image - ${Number((epsilon / STEP).toFixed(2))} / 255 * slope.sign()).clamp(0, 1)`] : []), ...covered, "network(image[None]).softmax(1).topk(5)");
+}
+
+function changes(found, query) {
   const { width, height, id } = found;
   const side = Math.max(4, Math.round(Math.min(width, height) * BRUSH));
-  const now = { boxes: [], fill: "mean", epsilon: 0, style: null, strength: 1 };
+  const now = read(query, side);
   const canvas = h("canvas", { width, height, tabIndex: 0, role: "img", "aria-label": "The picture, to paint over. Arrow keys move a cover, space sets it, backspace clears all." });
   canvas.width = width;
   canvas.height = height;
@@ -40,7 +62,9 @@ function changes(found) {
   const bars = h("div", { className: "changed", "aria-live": "polite" });
   let shown = clean;
   let cursor = null;
+  const saved = settled(() => { save.href = canvas.toDataURL(); }, 200);
   const draw = () => {
+    saved();
     pen.drawImage(shown, 0, 0, width, height);
     pen.fillStyle = { mean: now.mean ?? "#808080", grey: "#808080", black: "#000" }[now.fill];
     for (const [top, left, high, wide] of now.boxes) pen.fillRect(left, top, wide, high);
@@ -53,11 +77,21 @@ function changes(found) {
     for (let i = 0; i < data.length; i += 4) for (let c = 0; c < 3; c++) sums[c] += data[i + c];
     now.mean = `rgb(${sums.map((sum) => Math.round(sum / (data.length / 4))).join(" ")})`;
     draw();
+    if (told()) ask();
   };
-  if (clean.complete && clean.naturalWidth) begin();
-  else clean.addEventListener("load", begin, { once: true });
   let asked = null;
+  const again = repeat();
+  const save = h("a", { download: "changed.png", hidden: true }, "Save the changed picture");
+  const told = () => {
+    const any = now.boxes.length > 0 || now.epsilon > 0 || now.style !== null;
+    again.draw(any ? `# save the changed picture, then\n${command(looks("layer", false), null, "changed.png")}` : command(looks("layer", false), id), code(id, now));
+    save.hidden = !any;
+    return any;
+  };
   const ask = settled(async () => {
+    if (here().page !== "pictures" || here().rest[0] !== id) return;
+    history.replaceState({}, "", path(["pictures", id], { picture: "", maps: here().query.get("maps"), ...written(now) }));
+    const any = told();
     asked?.abort();
     asked = new AbortController();
     try {
@@ -67,7 +101,7 @@ function changes(found) {
       if (answer.picture) { const made = new Image(); made.onload = () => { shown = made; draw(); }; made.src = answer.picture; } else { shown = clean; draw(); }
       drawBars(bars, answer.classes);
       const saved = answer.saved > 0 ? `, ${percent(answer.saved)} of the arithmetic saved by computing only what changed` : "";
-      words.textContent = now.boxes.length || now.epsilon || now.style ? `Answered in ${Math.round(performance.now() - began)} ms${saved}.` : "Paint on the left picture; the right one stays as it was.";
+      words.textContent = any ? `Answered in ${Math.round(performance.now() - began)} ms${saved}.` : "Paint on the left picture; the right one stays as it was.";
     } catch (error) {
       if (error.name !== "AbortError") say(error.message);
     }
@@ -75,7 +109,7 @@ function changes(found) {
   const cover = (y, x) => {
     const top = Math.min(height - side, Math.max(0, Math.round(y / side - 0.5) * side));
     const left = Math.min(width - side, Math.max(0, Math.round(x / side - 0.5) * side));
-    if (now.boxes.some(([t, l]) => t === top && l === left) || now.boxes.length >= 400) return;
+    if (now.boxes.some(([t, l]) => t === top && l === left) || now.boxes.length >= MOST) return;
     now.boxes.push([top, left, side, side]);
     draw();
     ask();
@@ -95,14 +129,16 @@ function changes(found) {
   });
   canvas.addEventListener("blur", () => { cursor = null; draw(); });
   drawBars(bars, found.prediction.map((each) => ({ ...each, before: each.probability, after: each.probability })));
-  const epsilonOut = h("span", { className: "number" }, "0");
+  const epsilonOut = h("span", { className: "number" }, String(now.epsilon / STEP));
   const tools = h("div", { className: "tools" },
-    h("label", {}, "Cover with ", h("select", { onchange: (event) => { now.fill = event.target.value; draw(); ask(); } }, [["mean", "the mean colour"], ["grey", "grey"], ["black", "black"]].map(([value, text]) => h("option", { value }, text)))),
-    h("button", { type: "button", onclick: () => { now.boxes = []; draw(); ask(); } }, "Uncover"),
-    h("label", {}, "Move against its class, ε = ", epsilonOut, " / 255 ", h("input", { type: "range", min: 0, max: 16, step: 0.5, value: 0, oninput: (event) => { epsilonOut.textContent = event.target.value; now.epsilon = Number(event.target.value) * STEP; ask(); } })),
-    state.network.styles.length > 0 && h("label", {}, "Texture of ", h("select", { onchange: (event) => { now.style = event.target.value || null; ask(); } }, h("option", { value: "" }, "its own"), state.network.styles.map((style) => h("option", { value: style }, style)))),
-    state.network.styles.length > 0 && h("label", {}, "this much ", h("input", { type: "range", min: 0, max: 1, step: 0.05, value: 1, oninput: (event) => { now.strength = Number(event.target.value); if (now.style) ask(); } })));
+    h("p", { className: "buttons" }, h("label", {}, "Cover with ", h("select", { onchange: (event) => { now.fill = event.target.value; draw(); ask(); } }, FILLS.map(([value, text]) => h("option", { value, selected: value === now.fill }, text)))), h("button", { type: "button", onclick: () => { now.boxes = []; draw(); ask(); } }, "Uncover")),
+        h("label", {}, "Move against its class, ε = ", epsilonOut, " / 255 ", h("input", { type: "range", min: 0, max: 16, step: 0.5, value: now.epsilon / STEP, oninput: (event) => { epsilonOut.textContent = event.target.value; now.epsilon = Number(event.target.value) * STEP; ask(); } })),
+    state.network.styles.length > 0 && h("label", {}, "Texture of ", h("select", { onchange: (event) => { now.style = event.target.value || null; ask(); } }, h("option", { value: "" }, "its own"), state.network.styles.map((style) => h("option", { value: style, selected: style === now.style }, readable(style))))),
+    state.network.styles.length > 0 && h("label", {}, "this much ", h("input", { type: "range", min: 0, max: 1, step: 0.05, value: now.strength, oninput: (event) => { now.strength = Number(event.target.value); if (now.style) ask(); } })),
+    h("p", { className: "buttons" }, h("button", { type: "button", onclick: () => go(path(["pictures", id], { picture: "" })) }, "As it was"), save), again.element);
   const stage = h("div", { className: "look" }, h("div", { className: "pair" }, h("div", { className: "stage" }, canvas), h("div", { className: "stage" }, clean)), words);
+  if (clean.complete && clean.naturalWidth) begin();
+  else clean.addEventListener("load", begin, { once: true });
   return { stage, bars, tools };
 }
 
@@ -122,7 +158,7 @@ function attributions(place, found, count, closing) {
   const show = (technique) => {
     const made = h("div");
     const run = (control) => {
-      const shown = panel(technique, { pictures: [found.id], options: technique.example, control, lazy: true });
+      const shown = panel(technique, { pictures: [found.id], options: technique.example, control, lazy: true, folded: true });
       closing.push(shown.close);
       replace(made, shown.element);
     };
@@ -131,8 +167,9 @@ function attributions(place, found, count, closing) {
     return h("article", {}, h("h3", {}, h("a", { href: path(["techniques", technique.name]) }, technique.name)), h("p", { className: "claim" }, technique.summary), beside, made, h("p", { className: "soft" }, technique.caution));
   };
   const rest = attribute.slice(count);
-  place.append(...attribute.slice(0, count).map(show), rest.length ? h("p", { className: "buttons" }, h("span", { className: "soft" }, "And by "), rest.map((technique) => {
-    const button = h("button", { type: "button", className: "quiet", onclick: () => { place.insertBefore(show(technique), button.closest("p")); button.remove(); } }, technique.name);
+  const maps = h("div", { className: "maps" }, attribute.slice(0, count).map(show));
+  place.append(maps, rest.length ? h("p", { className: "buttons" }, h("span", { className: "soft" }, "And by "), rest.map((technique) => {
+    const button = h("button", { type: "button", className: "quiet", onclick: () => { maps.append(show(technique)); button.remove(); } }, technique.name);
     return button;
   })) : "");
 }

@@ -2,6 +2,7 @@
 
 import { h, replace } from "../dom.js";
 import { form, given } from "../form.js";
+import { get, post } from "../api.js";
 import { panel } from "../panel.js";
 import { go, here, path, picture, state } from "../state.js";
 
@@ -21,13 +22,21 @@ export async function render(main, leaving) {
   const start = () => {
     if (!fields.valid()) return;
     run?.close();
-    run = panel(technique, { options: fields.values(), pictures: given(technique), onDone: (job) => offer(place, technique, job, fields, resumed), again: start });
+    run = panel(technique, { options: fields.values(), pictures: given(technique), onDone: (job) => offer(place, technique, job, fields, resumed), again: start, changed });
     replace(place, run.element);
   };
   const resumed = (job) => {
     run?.close();
-    run = panel(technique, { job, onDone: (each) => offer(place, technique, each, fields, resumed) });
+    run = panel(technique, { job, onDone: (each) => offer(place, technique, each, fields, resumed), changed });
     replace(place, run.element);
+  };
+  /** A halted run goes on with what the form says now: it is stopped, which keeps what it has, and taken up. */
+  const changed = async (job) => {
+    if (!fields.valid()) return;
+    await post(`jobs/${job.id}`, { word: "cancel" });
+    let now = job;
+    while (["running", "paused"].includes(now.state)) { await new Promise((done) => setTimeout(done, 100)); now = await get(`jobs/${job.id}`); }
+    if (now.stopped) resumed(await goneOn(technique, now, fields));
   };
   replace(main,
     h("p", { className: "crumbs" }, h("a", { href: path(["techniques"]) }, "Techniques")), h("h1", {}, technique.name),
@@ -41,12 +50,13 @@ export async function render(main, leaving) {
   return technique.name;
 }
 
+const goneOn = (technique, job, fields) => post("jobs", { technique: technique.name, options: fields.values(), pictures: job.pictures, resume: job.id });
+
 /** A stopped run can be gone on with, also with other options. */
-async function offer(place, technique, job, fields, resumed) {
+function offer(place, technique, job, fields, resumed) {
   if (!job.stopped) return;
-  const { post } = await import("../api.js");
   place.append(h("p", { className: "buttons" }, h("button", { type: "button", onclick: async () => {
-    try { resumed(await post("jobs", { technique: technique.name, options: fields.values(), pictures: job.pictures, resume: job.id })); } catch (error) { place.append(h("p", { className: "failed" }, error.message)); }
+    try { resumed(await goneOn(technique, job, fields)); } catch (error) { place.append(h("p", { className: "failed" }, error.message)); }
   } }, "Go on from here with the options above")));
 }
 

@@ -1,6 +1,7 @@
 // A unit card on one screen: filter, strongest patches, where it fires, numbers, and the picture that excites it most.
 
 import { get } from "../api.js";
+import { command, looks, python, repeat } from "../code.js";
 import { h, histogram, number, percent, replace } from "../dom.js";
 import { panel } from "../panel.js";
 import { go, here, path, picture, state } from "../state.js";
@@ -26,12 +27,13 @@ export async function render(main, leaving) {
   replace(main,
     h("p", { className: "crumbs" }, h("a", { href: path(["layers"]) }, "Layers"), " / ", h("a", { href: path(["layers", name]) }, name)),
     h("div", { className: "title" }, h("h1", {}, `${name} · ${channel}`), step(name, channel - 1, unit, "‹ before"), step(name, channel + 1, unit, "after ›"),
-      unit.silent && h("strong", { className: "flag" }, unit.statistics?.silent === 1 ? "dead: never above zero" : "silent on all of these pictures")),
+      unit.silent && h("strong", { className: "flag" }, unit.scanned && unit.statistics?.silent === 1 ? "dead: never above zero" : "silent on all of these pictures")),
     h("div", { className: "card" },
-      h("section", {}, h("h2", {}, "Where it fires"), view ? view.element : h("p", { className: "soft" }, "It has no place in the picture."), unit.filter && filter(at, channel, name)),
-      h("section", {}, h("h2", {}, "What excites it most"), patches(unit), h("p", { className: "soft" }, source(unit))),
+      h("section", {}, h("h2", {}, "Where it fires"), view ? view.element : h("p", { className: "soft" }, "It has no place in the picture."), unit.filter && filter(at, channel, name),
+        id && repeat(command(looks("layer", true), id, "--layer", name), python(id, `fired = convscope.observe(network, image[None], [${JSON.stringify(name)}])[${JSON.stringify(name)}][0, ${channel}]`)).element),
+      h("section", {}, h("h2", {}, "What excites it most"), patches(unit), h("p", { className: "soft" }, source(unit), " Below each what in it excites the unit, by guided backpropagation.")),
       h("section", {}, h("h2", {}, "The picture it is looking for"), optimised(name, channel, closing)),
-      unit.statistics && h("section", {}, h("h2", {}, "In numbers"), numbers(unit.statistics))),
+      unit.statistics && h("section", {}, h("h2", {}, "In numbers"), numbers(unit))),
     more(name, channel, layer));
   view?.show(channel, `Channel ${channel} on this picture`);
   return `${name} · ${channel}`;
@@ -43,7 +45,7 @@ const step = (name, channel, unit, text) =>
 const filter = (at, channel, name) => h("figure", { className: "filter" }, h("img", { className: "pixelated", src: `/api/${at}/filters/${channel}.png`, alt: `Filter ${channel} of ${name}` }),
   h("figcaption", {}, "Its filter: warm above zero, cold below; of deeper layers the strongest eight input channels."));
 
-const source = (unit) => (unit.scanned ? `The strongest places among ${unit.pictures.toLocaleString("en")} scanned pictures, one a picture.` : `Among the ${unit.pictures} pictures that are open. An index of many says more: convscope scan photos/ -o photos.index, then convscope explore photos.index.`);
+const source = (unit) => (unit.scanned ? `The strongest place in each of ${unit.pictures.toLocaleString("en")} scanned pictures.` : `The strongest place in each of the ${unit.pictures} open pictures; an index of a folder (convscope scan) says more.`);
 
 function patches(unit) {
   const best = unit.patches.filter((each) => each.value > 0 || !unit.silent);
@@ -52,10 +54,15 @@ function patches(unit) {
     const [top, left, bottom, right] = each.box;
     const [height, width] = unit.size;
     const from = each.picture ? `/api/pictures/${each.picture}.png` : `/api/index/pictures/${each.place}/prepared.png`;
+    const [high, wide] = [bottom - top, right - left];
+    const fitted = { aspectRatio: `${wide} / ${high}`, width: `${100 * Math.min(1, wide / high)}%` }; // at the picture's border less is seen
     const scale = { width: `${(100 * width) / (right - left)}%`, left: `${(-100 * left) / (right - left)}%`, top: `${(-100 * top) / (bottom - top)}%` };
     const address = each.picture ? path(["units", unit.layer, String(unit.channel)], { picture: each.picture }) : path(["index"], { at: each.place });
+    const from_ = new URLSearchParams({ row: each.row, column: each.column, ...(each.picture ? { picture: each.picture } : { place: each.place }) });
+    const seen = `/api/layers/${encodeURIComponent(unit.layer)}/units/${unit.channel}/seen.png?${from_}`;
     return h("a", { href: address, title: `${number(each.value)} at ${each.row}, ${each.column}` },
-      h("span", { className: "patch", style: { aspectRatio: `${right - left} / ${bottom - top}` } }, h("img", { src: from, alt: `Patch with activation ${number(each.value)}`, style: scale, loading: "lazy" })),
+      h("span", { className: "square" }, h("span", { className: "patch", style: fitted }, h("img", { src: from, alt: `Patch with activation ${number(each.value)}`, style: scale, loading: "lazy" }))),
+      h("span", { className: "square" }, h("img", { className: "guided", src: seen, alt: "What in it excites the unit", loading: "lazy", style: fitted })),
       h("span", { className: "soft" }, number(each.value)));
   }));
 }
@@ -71,9 +78,9 @@ function optimised(layer, channel, closing) {
 
 const quick = (technique) => Object.fromEntries(Object.entries(technique.example).filter(([name]) => !["target", "layer", "unit"].includes(name)));
 
-function numbers(found) {
+function numbers({ statistics: found, scanned, pictures }) {
   const rows = [["zero on", percent(found.zeros)], ["silent pictures", percent(found.silent)], ["mean", number(found.mean)], ["spread", number(found.spread)], ["maximum", number(found.maximum)]];
-  return h("div", {}, h("dl", { className: "facts" }, rows.flatMap(([what, value]) => [h("dt", {}, what), h("dd", {}, value)])), histogram(found.histogram, found.edges, "Its values over all pictures"));
+  return h("div", {}, h("dl", { className: "facts" }, rows.flatMap(([what, value]) => [h("dt", {}, what), h("dd", {}, value)])), histogram(found.histogram, found.edges, `Its values over ${scanned ? "all" : `the ${pictures} open`} pictures`));
 }
 
 /** Every technique that asks about a unit, one click away. */
