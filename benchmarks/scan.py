@@ -6,8 +6,9 @@ python benchmarks/scan.py speed           only that; also memory, nearest
 
 speed    Pictures that are prepared already go through the network alone, in the same batches, and through the scan of
          a chunk, which gathers codes, statistics and the top 9 patches of all channels of all convolutions; in turn,
-         the best of some rounds each. Beside it the scan from the files, decoding included. SqueezeNet has its
-         published weights where they are beside the project (../shared/models), else random ones.
+         the best of some rounds each. Beside it the scan from the files as `convscope scan` does it: decoding and the
+         sample of gradients included. SqueezeNet has its published weights where they are beside the project
+         (../shared/models), else random ones. bfloat16 only where the processor is fast at it.
 memory   Rows as of a million pictures, with codes of 512 numbers, from pictures that are made once: reading them is
          left out, and so is all of the network but a small convolution.
 nearest  Codes from a mixture of normal distributions; one query after another.
@@ -22,6 +23,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from torch import nn
 
 import convscope
 from convscope.index import nearest_rows
-from convscope.network import Network
+from convscope.network import Network, fast_in_bfloat16
 from convscope.scanning import _about, _network, _options, _Run, chunks
 from convscope.scanning.pictures import Loaded, Loader, prefetched
 from convscope.scanning.store import Store, locked
@@ -69,10 +71,11 @@ def squeezenet() -> Network:
 
 def speed(quick: bool) -> dict[str, Any]:
     networks = {"builtin": convscope.load_network("builtin"), "squeezenet1_0": squeezenet()}
+    precisions = ["float32", *(["bfloat16"] if fast_in_bfloat16(torch.device("cpu")) else [])]
     return {
-        f"{name} {precision}": ratio(convscope.load_network(network, precision=precision), 64 if quick else 256)
+        f"{name} {precision}": ratio(convscope.load_network(network, precision=precision), 64 if quick else 512)
         for name, network in networks.items()
-        for precision in ("bfloat16", "float32")
+        for precision in precisions
     }
 
 
@@ -87,7 +90,7 @@ def ratio(network: Network, count: int) -> dict[str, Any]:
         scan = lambda: scanner.scan(0, pictures)  # noqa: E731
         seconds = in_turn({"forward": forward, "scan": scan}, rounds=3)
     files = time.perf_counter()
-    scanner.scan(0, islice(photographs(network), count))
+    chunks.Scanner(network, replace(options, gradients=16)).scan(0, islice(photographs(network), count))
     files = time.perf_counter() - files
     return {
         "batch": options.batch, "channels": sum(network.layer(name).channels for name in options.layers),

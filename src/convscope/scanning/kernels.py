@@ -1,7 +1,8 @@
 """The inner loop over the maps of a layer, compiled by numba: everything that is asked of a value while it is at hand.
 
 Values come as the bits of float32 (int32, ``shift`` 0) or of bfloat16 (int16, ``shift`` 16), channels first or last.
-Each call works on a range of channels, so that several run side by side without touching each other's numbers.
+Each call works on a range of channels, so that several run side by side without touching each other's numbers. Behind
+a rectifier nothing is negative, and then the bits of numbers are ordered as the numbers are: that is tried first.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from convscope.index import BINS
 
 F = TypeVar("F", bound=Callable[..., Any])
-TILE = 64  # values side by side: places, or channels where these come last
+TILE = 64  # channels side by side, where these come last
+BLOCK = 1024  # places of a map of which the bins are kept until they are counted
 SIDE = np.int32((BINS - 1) // 2)
 MAGNITUDE = np.int32(0x7FFFFFFF)
 OCTAVE = np.int32(22)  # keeps a float's exponent and the first bit behind it
-BELOW = np.int32(((127 - 12) << 1) - 1)  # of what lies below 2^-12
+BELOW = np.int32(((127 - 12) << 1) - 1)  # of what lies just below 2^-12
 LOWEST = np.int32(-0x80000000)
 
 
@@ -51,61 +53,126 @@ _number = cast(Callable[[Any], Any], intrinsic(_by_bits))
 
 
 @compiled
-def _bin(bits: Any) -> Any:
-    """The bin of a float by its bits."""
-    octave = np.int32(np.int32(np.int32(bits & MAGNITUDE) >> OCTAVE) - BELOW)
-    octave = min(max(octave, np.int32(0)), SIDE)
-    return np.int32(SIDE - octave) if bits < 0 else np.int32(SIDE + octave)
-
-
-@compiled
 def _key(bits: Any) -> Any:
     """A whole number that is larger where the float is, and back again."""
     return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & MAGNITUDE))
 
 
 @compiled
+def _octave(bits: Any) -> Any:
+    """How many bins a float that is not negative lies from the innermost, by its bits."""
+    return min(max(np.int32(np.int32(bits >> OCTAVE) - BELOW), np.int32(0)), SIDE)
+
+
+@compiled
+def _bins(part: NDArray[Any], by: Any, bins: NDArray[Any]) -> None:
+    """The bins of floats of any sign."""
+    for i in range(len(part)):
+        raw = np.int32(np.int32(part[i]) << by)
+        octave, sign = _octave(np.int32(raw & MAGNITUDE)), np.int32(raw >> np.int32(31))
+        bins[i] = np.int32(SIDE + np.int32(np.int32(octave ^ sign) - sign))
+
+
+@compiled
+def _highest(plane: NDArray[Any], by: Any) -> Any:
+    """The bits of the largest of floats of any sign."""
+    top = LOWEST
+    for place in range(len(plane)):
+        top = max(top, _key(np.int32(np.int32(plane[place]) << by)))
+    return _key(top)
+
+
+@compiled
+def _found(plane: NDArray[Any], by: Any, wanted: Any) -> Any:
+    """The first place of these bits."""
+    for place in range(len(plane)):
+        if np.int32(np.int32(plane[place]) << by) == wanted:
+            return place
+    return -1
+
+
+@compiled
+def _gets_in(peak: Any, values: NDArray[Any]) -> Any:
+    """Whether a peak belongs among the strongest so far, (k,): of equal ones the earlier does, and zero never."""
+    return peak != 0 and peak > values[-1]
+
+
+@compiled
+def _insert(peak: Any, id: Any, place: Any, values: NDArray[Any], kept: NDArray[Any], places: NDArray[Any]) -> None:
+    """Put it where it belongs among the strongest so far, (k,)."""
+    slot = len(values) - 1
+    while slot > 0 and peak > values[slot - 1]:
+        values[slot], kept[slot], places[slot] = values[slot - 1], kept[slot - 1], places[slot - 1]
+        slot -= 1
+    values[slot], kept[slot], places[slot] = peak, id, place
+
+
+@compiled
+def _sweep(part: NDArray[Any], by: Any, bins: NDArray[Any]) -> Any:
+    """Sum, sum of squares, how many are zero, largest and smallest bits; and the bins, where none is negative."""
+    some, power, none, top, low = np.float32(0), np.float32(0), np.int32(0), LOWEST, MAGNITUDE
+    for i in range(len(part)):
+        raw = np.int32(np.int32(part[i]) << by)
+        value = _number(raw)
+        some += value
+        power += value * value
+        none += np.int32(np.int32(raw & MAGNITUDE) == 0)
+        top, low = max(top, raw), min(low, raw)
+        bins[i] = np.int32(SIDE + _octave(raw))
+    return some, power, none, top, low
+
+
+@compiled
+def _count(bins: NDArray[Any], counts: NDArray[Any]) -> None:
+    """Four counts (4, BINS) in turn, for one must not wait for the one before it."""
+    whole = len(bins) // 4 * 4
+    for i in range(0, whole, 4):
+        for turn in range(4):
+            counts[turn, bins[i + turn]] += 1
+    for i in range(whole, len(bins)):
+        counts[0, bins[i]] += 1
+
+
+@compiled
 def first(
-    bits: NDArray[Any], shift: int, start: int, stop: int, peaks: NDArray[Any], zeros: NDArray[Any],
-    total: NDArray[Any], squares: NDArray[Any], histogram: NDArray[Any],
+    bits: NDArray[Any], shift: int, start: int, stop: int, ids: NDArray[Any], zeros: NDArray[Any],
+    silent: NDArray[Any], total: NDArray[Any], squares: NDArray[Any], maximum: NDArray[Any], histogram: NDArray[Any],
+    values: NDArray[Any], kept: NDArray[Any], places: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Channels ``start`` to before ``stop`` of (N, C, P): fills ``peaks`` (N, C), adds to the others, (C, ...)."""
-    pictures, _, places = bits.shape
+    """Add channels ``start`` to before ``stop`` of (N, C, P), of the pictures ``ids``, to the state: (C, ...) each."""
     by = np.int32(shift)
-    some, power = np.zeros(TILE, np.float32), np.zeros(TILE, np.float32)
-    none, top, bins = np.zeros(TILE, np.int32), np.zeros(TILE, np.int32), np.zeros(TILE, np.uint8)
-    counts = np.zeros((4, BINS), np.int32)  # four, for a count must not wait for the one before it
+    bins, counts = np.zeros(BLOCK, np.uint8), np.zeros((4, BINS), np.int32)
     for channel in range(start, stop):
         counts[:] = 0
-        for picture in range(pictures):
-            some[:], power[:], none[:], top[:] = 0, 0, 0, LOWEST
+        for picture in range(len(bits)):
             plane = bits[picture, channel]
-            for begin in range(0, places, TILE):
-                part = plane[begin : begin + TILE]
-                width = len(part)
-                for i in range(width):
-                    raw = np.int32(np.int32(part[i]) << by)
-                    value = _number(raw)
-                    some[i] += value
-                    power[i] += value * value
-                    none[i] += np.int32(np.int32(raw & MAGNITUDE) == 0)
-                    top[i] = max(top[i], _key(raw))
-                    bins[i] = _bin(raw)
-                for i in range(width):
-                    counts[i & 3, bins[i]] += 1
-            for i in range(TILE):
-                total[channel] += some[i]
-                squares[channel] += power[i]
-                zeros[channel] += none[i]
-            peaks[picture, channel] = _number(_key(top.max()))
+            top = LOWEST
+            for begin in range(0, len(plane), BLOCK):
+                part = plane[begin : begin + BLOCK]
+                some, power, none, high, low = _sweep(part, by, bins)
+                if low < 0:
+                    _bins(part, by, bins)
+                _count(bins[: len(part)], counts)
+                total[channel] += some
+                squares[channel] += power
+                zeros[channel] += none
+                top = max(top, high)
+            top = top if top >= 0 else _highest(plane, by)
+            peak = _number(top)
+            silent[channel] += peak <= 0
+            maximum[channel] = max(maximum[channel], peak)
+            if _gets_in(peak, values[channel]):
+                place = _found(plane, by, top)
+                _insert(peak, ids[picture], place, values[channel], kept[channel], places[channel])
         for i in range(BINS):
             histogram[channel, i] += counts[0, i] + counts[1, i] + counts[2, i] + counts[3, i]
 
 
 @compiled
 def last(
-    bits: NDArray[Any], shift: int, start: int, stop: int, peaks: NDArray[Any], zeros: NDArray[Any],
-    total: NDArray[Any], squares: NDArray[Any], histogram: NDArray[Any],
+    bits: NDArray[Any], shift: int, start: int, stop: int, ids: NDArray[Any], zeros: NDArray[Any],
+    silent: NDArray[Any], total: NDArray[Any], squares: NDArray[Any], maximum: NDArray[Any], histogram: NDArray[Any],
+    values: NDArray[Any], kept: NDArray[Any], places: NDArray[Any],
 ) -> None:  # fmt: skip
     """The same of (N, P, C)."""
     by = np.int32(shift)
@@ -115,82 +182,38 @@ def last(
     for begin in range(start, stop, TILE):
         width = min(TILE, stop - begin)
         counts[:] = 0
-        for picture in range(bits.shape[0]):
+        for picture in range(len(bits)):
+            tile = bits[picture]
             top[:] = LOWEST
-            for place in range(bits.shape[1]):
-                part = bits[picture, place, begin : begin + width]
+            for place in range(len(tile)):
+                part, low = tile[place, begin : begin + width], MAGNITUDE
                 for i in range(width):
                     raw = np.int32(np.int32(part[i]) << by)
                     value = _number(raw)
                     some[i] += value
                     power[i] += value * value
                     none[i] += np.int32(np.int32(raw & MAGNITUDE) == 0)
-                    top[i] = max(top[i], _key(raw))
-                    bins[i] = _bin(raw)
+                    top[i], low = max(top[i], raw), min(low, raw)
+                    bins[i] = np.int32(SIDE + _octave(raw))
+                if low < 0:
+                    _bins(part, by, bins)
                 for i in range(width):
                     counts[i, bins[i]] += 1
-                if place % 64 == 63 or place == bits.shape[1] - 1:  # sums in single precision stay short
+                if place % 64 == 63 or place == len(tile) - 1:  # sums in single precision stay short
                     for i in range(width):
                         total[begin + i] += some[i]
                         squares[begin + i] += power[i]
                         zeros[begin + i] += none[i]
                     some[:], power[:], none[:] = 0, 0, 0
             for i in range(width):
-                peaks[picture, begin + i] = _number(_key(top[i]))
+                channel = begin + i
+                high = top[i] if top[i] >= 0 else _highest(tile[:, channel], by)
+                peak = _number(high)
+                silent[channel] += peak <= 0
+                maximum[channel] = max(maximum[channel], peak)
+                if _gets_in(peak, values[channel]):
+                    place = _found(tile[:, channel], by, high)
+                    _insert(peak, ids[picture], place, values[channel], kept[channel], places[channel])
         for i in range(width):
             for each in range(BINS):
                 histogram[begin + i, each] += counts[i, each]
-
-
-@compiled
-def insert(
-    peaks: NDArray[Any], ids: NDArray[Any], values: NDArray[Any], kept: NDArray[Any], places: NDArray[Any]
-) -> None:
-    """Put peaks (N, C) of the pictures ``ids`` where they belong among the strongest so far, (C, k).
-
-    Of equal ones the earlier stays in front. The place of a picture that gets in is still to be found: it is marked by
-    -2 minus its number in the batch.
-    """
-    pictures, channels = peaks.shape
-    most = values.shape[1]
-    for picture in range(pictures):
-        for channel in range(channels):
-            peak = peaks[picture, channel]
-            if peak == 0 or not peak > values[channel, most - 1]:
-                continue
-            slot = most - 1
-            while slot > 0 and peak > values[channel, slot - 1]:
-                values[channel, slot] = values[channel, slot - 1]
-                kept[channel, slot] = kept[channel, slot - 1]
-                places[channel, slot] = places[channel, slot - 1]
-                slot -= 1
-            values[channel, slot] = peak
-            kept[channel, slot] = ids[picture]
-            places[channel, slot] = -2 - picture
-
-
-@compiled
-def where_first(bits: NDArray[Any], shift: int, picture: int, channels: NDArray[Any], places: NDArray[Any]) -> None:
-    """Of (N, C, P): the first place of the maximum in each of these channels of a picture."""
-    by = np.int32(shift)
-    for i in range(len(channels)):
-        plane = bits[picture, channels[i]]
-        best, found = LOWEST, 0
-        for place in range(len(plane)):
-            key = _key(np.int32(np.int32(plane[place]) << by))
-            if key > best:
-                best, found = key, place
-        places[i] = found
-
-
-@compiled
-def where_last(bits: NDArray[Any], shift: int, picture: int, channels: NDArray[Any], places: NDArray[Any]) -> None:
-    """The same of (N, P, C)."""
-    by = np.int32(shift)
-    best = np.full(len(channels), LOWEST)
-    for place in range(bits.shape[1]):
-        row = bits[picture, place]
-        for i in range(len(channels)):
-            key = _key(np.int32(np.int32(row[channels[i]]) << by))
-            if key > best[i]:
-                best[i], places[i] = key, place

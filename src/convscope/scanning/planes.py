@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from types import ModuleType
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +20,8 @@ _FIRST = (127 - 12) << 1  # of 2^-12, the lowest edge above zero
 _SIDE = (BINS - 1) // 2  # bins above the innermost one, and as many below
 _LINE = 32  # channels whose bfloat16 numbers share a line of memory, where channels come last
 _WORTH = 200_000  # values for which another thread is worth waking
-FIELDS = (
-    "zeros", "silent", "values", "ids", "places", "total", "squares", "maximum", "histogram", "seen", "grid",
-)  # fmt: skip
-Places: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
-"""Where, in a picture of the batch, each of these channels has its first maximum."""
+_ADDED = ("zeros", "silent", "total", "squares", "maximum", "histogram", "values", "ids", "places")  # by the kernels
+FIELDS = (*_ADDED, "seen", "grid")
 
 
 def empty(channels: int, count: int) -> dict[str, np.ndarray]:
@@ -46,34 +42,22 @@ def gather(maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
     maps = maps.cpu() if maps.device.type == "mps" else maps  # which has no double precision
     state["seen"] += (len(maps), len(maps) * maps[0, 0].numel())
     kernels = _kernels() if maps.device.type == "cpu" else None
-    peaks, places = _by_torch(maps, state) if kernels is None else _by_loops(kernels, maps, state)
-    state["silent"] += (peaks <= 0).sum(0)
-    state["maximum"][:] = np.maximum(state["maximum"], peaks.max(0))
     if kernels is None:
-        rank(peaks, places, ids, state)
+        _by_torch(maps, ids, state)
     else:
-        kernels.insert(peaks, ids, state["values"], state["ids"], state["places"])
-        _find(places, state["places"])
+        _by_loops(kernels, maps, ids, state)
 
 
-def _find(places: Places, marked: np.ndarray) -> None:
-    """Ask for the places (C, k) that are only marked by the number of their picture."""
-    rows, slots = np.nonzero(marked < -1)
-    pictures = -2 - marked[rows, slots]
-    for picture in np.unique(pictures):
-        those = pictures == picture
-        marked[rows[those], slots[those]] = places(int(picture), rows[those])
-
-
-def _by_torch(maps: Tensor, state: dict[str, np.ndarray]) -> tuple[np.ndarray, Places]:
+def _by_torch(maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
     values = maps.flatten(2).float()
-    peaks, places = values.max(2)
+    peaks, places = (found.cpu().numpy() for found in values.max(2))
     state["zeros"] += (values == 0).sum((0, 2)).cpu().numpy()
+    state["silent"] += (peaks <= 0).sum(0)
     state["total"] += values.double().sum((0, 2)).cpu().numpy()
     state["squares"] += values.double().square().sum((0, 2)).cpu().numpy()
+    state["maximum"][:] = np.maximum(state["maximum"], peaks.max(0))
     state["histogram"] += histogram(values)
-    found = places.cpu().numpy()
-    return peaks.cpu().numpy(), lambda picture, channels: found[picture, channels]
+    rank(peaks, places, ids, state)
 
 
 # ---- compiled
@@ -94,25 +78,15 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "convscope-maps")
 
 
-def _by_loops(kernels: ModuleType, maps: Tensor, state: dict[str, np.ndarray]) -> tuple[np.ndarray, Places]:
+def _by_loops(kernels: ModuleType, maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
     bits, shift, channels_last = _bits(maps)
-    count, channels = maps.shape[:2]
-    peaks = np.empty((count, channels), np.float32)
-    sums = [peaks, *(state[name] for name in ("zeros", "total", "squares", "histogram"))]
-    run: Callable[..., None]
-    run, where = (kernels.last, kernels.where_last) if channels_last else (kernels.first, kernels.where_first)
-    shares = _shares(channels, maps.numel())
-    others = [_helpers().submit(run, bits, shift, *share, *sums) for share in shares[1:]]
-    run(bits, shift, *shares[0], *sums)
+    run: Callable[..., None] = kernels.last if channels_last else kernels.first
+    fields = [state[name] for name in _ADDED]
+    shares = _shares(maps.shape[1], maps.numel())
+    others = [_helpers().submit(run, bits, shift, *share, ids, *fields) for share in shares[1:]]
+    run(bits, shift, *shares[0], ids, *fields)
     for other in others:
         other.result()
-
-    def places(picture: int, wanted: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(wanted), np.int64)
-        where(bits, shift, picture, wanted, found)
-        return found
-
-    return peaks, places
 
 
 def _shares(channels: int, values: int) -> list[tuple[int, int]]:
@@ -151,27 +125,15 @@ def histogram(values: Tensor) -> np.ndarray:
     return counts.view(channels, BINS).cpu().numpy()
 
 
-def rank(peaks: np.ndarray, places: Places, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
-    """Put the peaks (N, C) of a batch where they belong among the strongest so far; ``places`` tells where they are.
-
-    Where a picture stands is asked for those alone that get in, which are few after the first pictures.
-    """
-    fresh = np.where((peaks == 0) | np.isnan(peaks), np.float32(-np.inf), peaks)
-    better = np.flatnonzero(fresh.max(0) > state["values"][:, -1])
-    if not len(better):
-        return
-    kept = state["values"].shape[1]
-    values = np.concatenate([state["values"][better], fresh[:, better].T], 1)
-    order = np.argsort(-values, axis=1, kind="stable")[:, :kept]
-    joined = {"values": values, "ids": np.concatenate([state["ids"][better], np.tile(ids, (len(better), 1))], 1)}
-    joined["ids"][np.isneginf(values)] = -1
-    joined["places"] = np.concatenate([state["places"][better], np.full((len(better), len(ids)), -1)], 1)
-    for name, array in joined.items():
-        state[name][better] = np.take_along_axis(array, order, 1)
-    for picture in range(len(ids)):
-        rows, slots = np.nonzero((order == kept + picture) & (state["ids"][better] >= 0))
-        if len(rows):
-            state["places"][better[rows], slots] = places(picture, better[rows])
+def rank(peaks: np.ndarray, places: np.ndarray, ids: np.ndarray, state: dict[str, np.ndarray]) -> None:
+    """Put the peaks (N, C) of a batch, and where they are, where they belong among the strongest so far."""
+    fresh = np.where((peaks == 0) | np.isnan(peaks), np.float32(-np.inf), peaks).T
+    better = np.flatnonzero(fresh.max(1) > state["values"][:, -1])
+    found = {"values": fresh, "ids": np.broadcast_to(ids, fresh.shape), "places": places.T}
+    found = {name: each[better] for name, each in found.items()}
+    for name in ("ids", "places"):
+        found[name] = np.where(np.isneginf(found["values"]), -1, found[name])
+    _insert(state, better, found)
 
 
 def _insert(state: dict[str, np.ndarray], rows: np.ndarray, fresh: dict[str, np.ndarray]) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def test_stopped_between_any_two_writes(
     assert crashes > 9
     assert_same(found, whole)
     assert len(list((tmp_path / "i.index").glob("state-*"))) == 1
+    assert len(list((tmp_path / "i.index").glob("pictures.lance/data/*"))) == 1
 
 
 KILLED = """
@@ -159,6 +161,7 @@ def test_killed_again_and_again(colour_spec: dict[str, Any], pictures: Path, who
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     assert json.loads(run.stdout.splitlines()[-1])["kills"] >= 5
     assert_same(open_index(tmp_path / "k.index"), whole)
+    assert len(list((tmp_path / "k.index").glob("pictures.lance/data/*"))) == 1  # nothing is left lying about
 
 
 # ---- growing
@@ -168,8 +171,10 @@ def test_new_pictures_are_added_without_reading_the_old(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = colour_pictures(tmp_path / "pictures", each=2)
+    (folder / "red" / "zz.png").write_bytes(b"damaged")
     before = scan(network, folder, tmp_path / "g.index", **SMALL)
     assert len(before) == 6
+    write_image(torch.zeros(3, 40, 48), folder / "red" / "zz.png")  # mended, it is still a picture that was there
     write_image(torch.full((3, 40, 48), 0.5), folder / "blue" / "aa.png")  # in front of the others
     (folder / "violet").mkdir()
     write_image(torch.full((3, 40, 48), 0.25), folder / "violet" / "00.png")
@@ -182,10 +187,11 @@ def test_new_pictures_are_added_without_reading_the_old(
     assert sorted(read) == ["blue/aa.png", "violet/00.png"]
     assert len(after) == 8
     np.testing.assert_array_equal(after.codes()[:6], before.codes())  # a reader of the old state goes on reading it
-    rows = after.pictures(["id", "label", "label_index"], "id >= 6").to_pylist()
+    rows = after.pictures(["id", "label", "label_index"], "id >= 7").to_pylist()
     assert [(row["label"], row["label_index"]) for row in rows] == [("blue", 0), ("violet", -1)]
     assert after.statistics("1").histogram.sum() == before.statistics("1").histogram.sum() * 8 // 6
-    assert set(after.patches("4").ids.ravel()) >= {6, 7}
+    assert set(after.patches("4").ids.ravel()) >= {7, 8}
+    assert len(after.pictures(["path"], "error is not null")) == 1
 
 
 def test_nothing_new_changes_nothing(network: Network, pictures: Path, whole: Index) -> None:
@@ -275,6 +281,15 @@ def test_a_full_disk_keeps_what_was_scanned(
     kept = json.loads((tmp_path / "f.index" / "scan.json").read_text())["checkpoint"]["pictures"]
     assert kept == {"rows": 15, "states": 15, "manifest": 10}[place]
     assert_same(scan(network, pictures, tmp_path / "f.index", **SMALL), whole)
+
+
+def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(
+    network: Network, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("convscope.network.fast_in_bfloat16", lambda _, fast=fast: fast)
+        found = scan(replace(network, precision="auto"), pictures / "red", tmp_path / precision, **SMALL)
+        assert found.provenance["precision"] == precision
 
 
 def test_the_network_is_as_it_was(network: Network, pictures: Path, tmp_path: Path) -> None:

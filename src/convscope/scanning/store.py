@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 MANY = 100_000  # pictures from which on the database gets an index of the codes
-_NEVER, _OLD, _NOW = timedelta(days=3650), timedelta(days=1), timedelta(milliseconds=10)  # after which versions go
+_NEVER, _OLD, _NOW = timedelta(days=3650), timedelta(days=1), timedelta(milliseconds=1)  # after which versions go
 _PLAIN = {
     "id": "int64", "path": "string", "label": "string", "label_index": "int32", "predicted": "int32",
     "probability": "float32", "loss": "float32", "correct": "bool_", "error": "string", "height": "int32",
@@ -185,7 +185,8 @@ class Store:
                 "rows": checkpoint["pictures"], "readable": checkpoint["readable"], "versions": versions,
             }  # fmt: skip
             self._write()
-            self._pictures.optimize(cleanup_older_than=_OLD if readers else _NOW)
+            # also what a kill has left behind, which the lock proves to be nobody's
+            self._pictures.optimize(cleanup_older_than=_OLD if readers else _NOW, delete_unverified=True)
             self._sweep()
 
     def _index_vectors(self) -> None:

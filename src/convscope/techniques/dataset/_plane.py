@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 Points = NDArray[np.float64]
 Cells = NDArray[np.int64]
+COLD = 2e-3  # the temperature at which prices are good enough; far below it they run out of digits
 
 
 def principal(codes: NDArray[np.float32], count: int) -> tuple[Points, float]:
@@ -52,13 +53,39 @@ def unit_square(points: Points) -> Points:
 def assigned(points: Points, lattice: tuple[int, int]) -> Cells:
     """(N, 2) rows and columns of ``lattice``: a cell for every point, of all ways the one with the least cost.
 
-    The cost is the sum of squared distances from the points, in the unit square, to the middles of their cells.
+    The cost is the sum of squared distances from the points, in the unit square, to the middles of their cells. What is
+    taken off all costs of a cell changes no choice, since every cell is taken; with good prices the search is short.
     """
     places = unit_square(points)
     rows, columns = ((np.arange(n) + 0.5) / n for n in lattice)
     cells = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
-    _, chosen = linear_sum_assignment(cdist(places, cells, "sqeuclidean"))
-    return np.stack(np.divmod(chosen, lattice[1]), 1)
+    costs = np.zeros((len(cells), len(cells)))  # points that may lie anywhere, at no cost, take what stays empty
+    costs[: len(points)] = cdist(places, cells, "sqeuclidean")
+    _, chosen = linear_sum_assignment(costs - _prices(places, rows, columns))
+    return np.stack(np.divmod(chosen[: len(points)], lattice[1]), 1)
+
+
+def _prices(places: Points, rows: Points, columns: Points) -> Points:
+    """(cells,) prices at which the points spread evenly over the cells, but for an entropy.
+
+    By the iteration of Sinkhorn (Cuturi 2013, arXiv:1306.0895) at a temperature that falls from 1 to ``COLD``. A weight
+    exp(-distance² / temperature) is a product of one for the row and one for the column, so no matrix of all is made.
+    """
+    down, across = (places[:, :1] - rows) ** 2, (places[:, 1:] - columns) ** 2
+    theirs, heat = np.zeros((len(rows), len(columns))), 1.0
+    while True:
+        row, column = np.exp(-down / heat), np.exp(-across / heat)
+        for _ in range(8):
+            ours = -_softest(((row @ np.exp((theirs - theirs.max()) / heat)) * column).sum(1), heat, theirs.max())
+            weights = row * np.exp((ours - ours.max()) / heat)[:, None]
+            theirs = -_softest(weights.T @ column, heat, ours.max())
+        if heat <= COLD:
+            return theirs.ravel()
+        heat = max(heat / 2, COLD)
+
+
+def _softest(sums: Points, heat: float, highest: float) -> Points:
+    return heat * np.log(sums + 1e-300) + highest
 
 
 def snapped(points: Points, lattice: tuple[int, int]) -> Cells:
