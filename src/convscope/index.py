@@ -10,7 +10,7 @@ file          what it holds
 ============  =====================================================================================================
 scan.json     provenance, and which version of each table belongs to the last finished scan and the last checkpoint
 state-N.npz   what the reducers had gathered at the last checkpoint, for going on and for growing
-*.lance       the tables ``pictures``, ``patches``, ``statistics`` and ``gradients``, versioned
+*.lance       the tables ``pictures``, ``patches``, ``statistics``, ``gradients`` and perhaps ``gathered``, versioned
 ============  =====================================================================================================
 
 A scan that goes on or grows leaves the versions of the last finished one in place, so that it can be read meanwhile.
@@ -19,6 +19,7 @@ A scan that goes on or grows leaves the versions of the last finished one in pla
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "scan.json"
-TABLES = ("pictures", "patches", "statistics", "gradients")
 _LOWEST, _HIGHEST = -12, 12  # powers of two between which the bins of histograms lie
 
 
@@ -423,6 +423,15 @@ class Index:
             _array(found[name]) for name in ("zeros", "silent", "mean", "spread", "maximum")
         )
         return Statistics(zeros, silent, mean, spread, maximum, _matrix(found["histogram"]), EDGES)
+
+    def gathered(self, name: str) -> dict[str, np.ndarray]:
+        """What a reducer of yours, which was handed to the scan, has found."""
+        names = self.provenance.get("reducers", [])
+        if name not in names:
+            raise OptionError(f"{self.path} has no reducer {name!r}; it was scanned with {', '.join(names) or 'none'}")
+        found = self._table("gathered").search().limit(1 << 30).to_arrow().to_pylist()
+        rows = [row for row in found if row["reducer"] == name]
+        return {row["field"]: np.load(io.BytesIO(row["array"]), allow_pickle=False) for row in rows}
 
     def gradients(self) -> Gradients:
         """How the loss's gradient came back, by class; without classes where the scan took no sample."""

@@ -29,8 +29,8 @@ from convscope.progress import counting
 from convscope.scanning import cluster
 from convscope.scanning.chunks import Chunk, Options, Scanner
 from convscope.scanning.pictures import Loader, prefetched
-from convscope.scanning.reducers import State, merged
-from convscope.scanning.store import Store, gradient_table, layer_tables, locked
+from convscope.scanning.reducers import Reducer, State, merged
+from convscope.scanning.store import Store, gathered_table, gradient_table, layer_tables, locked
 from convscope.sources import Entry, Given, PictureSource, open_source
 from convscope.zoo import load_network
 
@@ -53,6 +53,7 @@ def scan(
     workers: int | None = None,
     checkpoint: float = 5.0,
     engine: Engine = "local",
+    reducers: Sequence[Reducer] = (),
     loaded: Mapping[str, Any] | None = None,
 ) -> Index:
     """Show every picture of ``source`` to the network once, and keep what questions need in the index ``output``.
@@ -79,6 +80,8 @@ def scan(
         workers: threads that read pictures; as many as there are processors if left out.
         checkpoint: seconds between two checkpoints, at least; a kill costs at most these and one chunk.
         engine: ``local``, or ``ray`` for a cluster of Ray.
+        reducers: what else to gather in the same pass, as :class:`convscope.scanning.reducers.Reducer` says;
+            ``index.gathered(name)`` has what each has found.
         loaded: options of :func:`~convscope.load_network` with which the index can load the network again.
 
     Raises:
@@ -91,8 +94,8 @@ def scan(
     options = _options(prepared, layers, code_layers, patches, gradients, chunk, batch, thumbnail, engine)
     pictures = open_source(source)
     total = _counted(pictures)
-    scanner = Scanner(prepared, options)
-    about = _about(network, prepared, options, pictures, loaded)
+    scanner = Scanner(prepared, options, _checked(reducers, prepared))
+    about = _about(network, prepared, options, pictures, loaded) | {"reducers": [each.name for each in reducers]}
     place = Path(output)
     with locked(place):
         store = Store(place, about, scanner.schema)
@@ -142,6 +145,16 @@ def _options(
         network.layer(name)
     size = batch or network.at_once(torch.empty(0, *network.input_size))
     return Options(chosen, codes, patches, gradients, chunk, min(size, chunk), thumbnail)
+
+
+def _checked(reducers: Sequence[Reducer], network: Network) -> Sequence[Reducer]:
+    names = ["channels", "gradients", *(each.name for each in reducers)]
+    if len(set(names)) < len(names) or any("|" in name for name in names):
+        raise OptionError(f"scan: reducers need names of their own, without |; these are {', '.join(names[2:])}")
+    for each in reducers:
+        for layer in each.layers:
+            network.layer(layer)
+    return tuple(reducers)
 
 
 def _about(
@@ -282,5 +295,6 @@ class _Run:
             raise ImageError(
                 f"none of the {checkpoint['pictures']} pictures can be read; the first, {self.first_error}"
             )
-        channels, backward = (each.finish(self.states[each.name]) for each in self.scanner.reducers)
-        self.store.finish({**layer_tables(channels), "gradients": gradient_table(backward)})
+        found = {each.name: each.finish(self.states[each.name]) for each in self.scanner.reducers}
+        tables = layer_tables(found.pop("channels")) | {"gradients": gradient_table(found.pop("gradients"))}
+        self.store.finish(tables | ({"gathered": gathered_table(found)} if found else {}))

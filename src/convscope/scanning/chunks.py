@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from convscope.batching import is_out_of_memory
-from convscope.errors import NetworkError
+from convscope.errors import NetworkError, OptionError
 from convscope.extras import require
 from convscope.hooks import Activations, stream
 from convscope.index import code_column
 from convscope.network import Network
 from convscope.scanning import attributes
 from convscope.scanning.pictures import Loaded
-from convscope.scanning.reducers import Backward, Batch, Channels, State
+from convscope.scanning.reducers import Backward, Batch, Channels, Reducer, State
 from convscope.scanning.store import pictures_schema
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ class _Columns:
 
 @dataclass(frozen=True)
 class Scanner:
-    """Scans chunks of pictures that are loaded already."""
+    """Scans chunks of pictures that are loaded already; ``more`` reducers gather what a user wants to know."""
 
     network: Network
     options: Options
+    more: Sequence[Reducer] = ()
 
     @cached_property
     def channels(self) -> Channels:
@@ -88,7 +89,7 @@ class Scanner:
 
     @property
     def reducers(self) -> Sequence[Any]:
-        return (self.channels, self.backward)
+        return (self.channels, self.backward, *self.more)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -131,7 +132,9 @@ class Scanner:
         return Chunk(rows, states, len(loaded) - len(errors), errors)
 
     def _pass(self, batch: Batch, states: dict[str, State], columns: _Columns) -> None:
-        wanted = dict.fromkeys([*self.options.layers, *self.options.code_layers])
+        wanted = dict.fromkeys(
+            [*self.options.layers, *self.options.code_layers, *(n for m in self.more for n in m.layers)]
+        )
 
         def receive(layer: str, activation: Tensor) -> None:
             if layer in self.options.layers:
@@ -139,6 +142,9 @@ class Scanner:
             if layer in self.options.code_layers:
                 code = self.network.codes(layer, activation).float().cpu().numpy()
                 columns.codes.setdefault(layer, []).append(code)
+            for each in self.more:
+                if layer in each.layers:
+                    _asked(each, states[each.name], batch, Activations({layer: activation}))
 
         try:
             logits = stream(self.network, batch.images, wanted, receive)
@@ -169,6 +175,14 @@ class Scanner:
         arrays = [pa.array(found[each.name], each.type) if not isinstance(found[each.name], pa.Array)
                   else found[each.name] for each in self.schema]  # fmt: skip
         return pa.table(arrays, schema=self.schema)
+
+
+def _asked(reducer: Reducer, state: State, batch: Batch, seen: Activations) -> None:
+    """Show it to a user's reducer; what goes wrong there is not the network's fault."""
+    try:
+        reducer.update(state, batch, seen)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise OptionError(f"the reducer {reducer.name!r} fails at {', '.join(seen)} ({error})") from error
 
 
 def _batches(

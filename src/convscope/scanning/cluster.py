@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +38,7 @@ class Told:
     precision: Precision
     digest: str
     threads: int
+    more: Sequence[Any]
 
 
 class Worker:
@@ -59,7 +60,7 @@ class Worker:
 
     @cached_property
     def _scanner(self) -> Scanner:
-        return Scanner(self._network, self._told.options)
+        return Scanner(self._network, self._told.options, self._told.more)
 
     def scan(self, first: int, entries: list[Entry]) -> Chunk:
         """The chunk of these pictures, the first of which has the id ``first``."""
@@ -97,7 +98,8 @@ def chunks(
     with _connected() as ray:
         count, needs = _count(ray)
         network = scanner.network
-        told = Told(scanner.options, source, network.precision, digest_of(network), int(needs["num_cpus"]))
+        threads = int(needs["num_cpus"])
+        told = Told(scanner.options, source, network.precision, digest_of(network), threads, scanner.more)
         given = None if loaded else ray.put(_on_cpu(network))
         remote = ray.remote(Worker).options(max_restarts=-1, max_task_retries=-1, **needs)
         actors = cycle([remote.remote(dict(loaded), given, told) for _ in range(count)])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
 from convscope.conftest import colour_pictures
-from convscope.scanning import cluster, scan
-from convscope.scanning.restart_test import SMALL, assert_same
+from convscope.scanning import Engine, cluster, scan
+from convscope.scanning.restart_test import SMALL, Largest, assert_same
 from convscope.zoo import load_network
 
 
@@ -30,12 +31,15 @@ def test_the_cluster_gives_the_index_of_one_machine(local: Any, colour_spec: dic
     threads, network = torch.get_num_threads(), load_network(**colour_spec)
     torch.set_num_threads(1)
     try:
-        alone = scan(network, folder, tmp_path / "alone.index", loaded=colour_spec, **SMALL)
-        spread = scan(network, folder, tmp_path / "spread.index", loaded=colour_spec, engine="ray", **SMALL)
+        alone, spread = (
+            scan(network, folder, tmp_path / engine, engine=engine, loaded=colour_spec, reducers=[Largest()], **SMALL)
+            for engine in get_args(Engine)
+        )
     finally:
         torch.set_num_threads(threads)
     assert len(spread) == 23
     assert_same(alone, spread)
+    np.testing.assert_array_equal(alone.gathered("largest")["value"], spread.gathered("largest")["value"])
 
 
 class Machines:

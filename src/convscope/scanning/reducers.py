@@ -34,7 +34,9 @@ class Reducer(Protocol):
     """Something gathered over all pictures.
 
     ``update`` is called for each batch as often as one of the ``layers`` has run, in the middle of the pass, with an
-    ``activations`` that holds this one layer; it must keep nothing of it.
+    ``activations`` that holds this one layer; it adds to the arrays of the state in place, and must keep nothing of
+    what it was shown. ``merge`` makes one state of two, the first of earlier pictures; ``finish`` makes named arrays
+    of the last state.
     """
 
     @property
@@ -44,7 +46,7 @@ class Reducer(Protocol):
     def start(self) -> State: ...
     def update(self, state: State, batch: Batch, activations: Activations) -> None: ...
     def merge(self, first: State, second: State) -> State: ...
-    def finish(self, state: State) -> Any: ...
+    def finish(self, state: State) -> Mapping[str, Any]: ...
 
 
 # ---- channels

@@ -19,10 +19,12 @@ from torch import nn
 
 from convscope.conftest import colour_pictures
 from convscope.errors import ConvscopeError, ImageError, IndexUnusable, OptionError, OutputError
+from convscope.hooks import Activations
 from convscope.images import write_image
 from convscope.index import Index, open_index
 from convscope.network import Network
 from convscope.scanning import scan, store
+from convscope.scanning.reducers import Batch, State
 from convscope.scanning.store import Store, locked
 from convscope.zoo import load_network
 
@@ -58,6 +60,26 @@ def assert_same(first: Index, second: Index) -> None:
                 np.testing.assert_array_equal(one, other, strict=True)
     for one, other in zip(vars(first.gradients()).values(), vars(second.gradients()).values(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Largest:
+    """A reducer of one's own: the largest value of each channel of a layer."""
+
+    name, layers, channels = "largest", ("4",), 12
+
+    def start(self) -> State:
+        return {"value": np.full(self.channels, -np.inf, np.float32), "pictures": np.zeros(1, np.int64)}
+
+    def update(self, state: State, batch: Batch, activations: Activations) -> None:
+        state["value"][:] = np.maximum(state["value"], activations["4"].amax((0, 2, 3)).numpy())
+        state["pictures"] += len(batch.ids)
+
+    def merge(self, first: State, second: State) -> State:
+        value = np.maximum(first["value"], second["value"])
+        return {"value": value, "pictures": first["pictures"] + second["pictures"]}
+
+    def finish(self, state: State) -> State:
+        return state
 
 
 class Crash(BaseException):
@@ -100,7 +122,7 @@ def test_stopped_between_any_two_writes(
     while True:
         start()
         try:
-            found = scan(network, pictures, tmp_path / "i.index", **SMALL)
+            found = scan(network, pictures, tmp_path / "i.index", reducers=[Largest()], **SMALL)
             break
         except Crash:
             crashes += 1
@@ -109,6 +131,7 @@ def test_stopped_between_any_two_writes(
                     open_index(tmp_path / "i.index")
     assert crashes > 9
     assert_same(found, whole)
+    assert found.gathered("largest")["pictures"] == len(whole)
     assert len(list((tmp_path / "i.index").glob("state-*"))) == 1
     assert len(list((tmp_path / "i.index").glob("pictures.lance/data/*"))) == 1
 
@@ -281,6 +304,23 @@ def test_a_full_disk_keeps_what_was_scanned(
     kept = json.loads((tmp_path / "f.index" / "scan.json").read_text())["checkpoint"]["pictures"]
     assert kept == {"rows": 15, "states": 15, "manifest": 10}[place]
     assert_same(scan(network, pictures, tmp_path / "f.index", **SMALL), whole)
+
+
+def test_a_reducer_of_ones_own(network: Network, pictures: Path, whole: Index, tmp_path: Path) -> None:
+    found = scan(network, pictures, tmp_path / "r.index", reducers=[Largest()], **SMALL)
+    assert_same(found, whole)
+    np.testing.assert_array_equal(found.gathered("largest")["value"], found.statistics("4").maximum)
+    assert found.gathered("largest")["pictures"] == len(found)
+    with pytest.raises(OptionError, match="no reducer 'smallest'; it was scanned with largest"):
+        found.gathered("smallest")
+    with pytest.raises(IndexUnusable, match="reducers largest -> nothing"):
+        scan(network, pictures, tmp_path / "r.index", **SMALL)
+    wrong = Largest()
+    wrong.channels = 5
+    with pytest.raises(OptionError, match="the reducer 'largest' fails at 4"):
+        scan(network, pictures, tmp_path / "w.index", reducers=[wrong], **SMALL)
+    with pytest.raises(OptionError, match="names of their own"):
+        scan(network, pictures, tmp_path / "r.index", reducers=[Largest(), Largest()], **SMALL)
 
 
 def test_auto_is_bfloat16_where_the_processor_is_fast_at_it(

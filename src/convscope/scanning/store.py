@@ -228,14 +228,14 @@ def disk(path: Path) -> Iterator[None]:
         ) from error
 
 
-DECIDES = ("network", "digest", "precision", "layers", "code_layers", "options", "source")
+DECIDES = ("network", "digest", "precision", "layers", "code_layers", "options", "reducers", "source")
 
 
 def refuse_changes(path: Path, kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """:class:`IndexUnusable` where the scan would not fit what is there, with the difference."""
     plain = json.loads(json.dumps({name: given[name] for name in DECIDES}))
     plain["source"]["given"] = kept["source"]["given"]  # which may have grown
-    changed = [told for name in DECIDES for told in _differences(name, kept[name], plain[name])]
+    changed = [told for name in DECIDES for told in _differences(name, kept.get(name, []), plain[name])]
     if changed:
         raise IndexUnusable(
             f"{path} was made otherwise ({'; '.join(changed[:6])}); scan as before, or to another place"
@@ -280,6 +280,24 @@ def gradient_table(found: Mapping[str, np.ndarray]) -> pa.Table:
     """``gradients``: a row a class."""
     pa = require("pyarrow", "index")
     return pa.table({name: pa.array(array) if array.ndim == 1 else _lists([array]) for name, array in found.items()})
+
+
+def gathered_table(found: Mapping[str, Mapping[str, np.ndarray]]) -> pa.Table:
+    """``gathered``: a row for each array that a user's reducer has found."""
+    pa = require("pyarrow", "index")
+    rows = [
+        {"reducer": name, "field": field, "array": _bytes(array)}
+        for name, arrays in found.items()
+        for field, array in arrays.items()
+    ]
+    schema = pa.schema([("reducer", pa.string()), ("field", pa.string()), ("array", pa.large_binary())])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _lists(arrays: list[np.ndarray]) -> Any:
