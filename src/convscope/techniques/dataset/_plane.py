@@ -72,7 +72,8 @@ def _prices(places: Points, rows: Points, columns: Points) -> Points:
     exp(-distance² / temperature) is a product of one for the row and one for the column, so no matrix of all is made.
     """
     down, across = (places[:, :1] - rows) ** 2, (places[:, 1:] - columns) ** 2
-    theirs, heat = np.zeros((len(rows), len(columns))), 1.0
+    theirs: Points = np.zeros((len(rows), len(columns)))
+    heat = 1.0
     while True:
         row, column = np.exp(-down / heat), np.exp(-across / heat)
         for _ in range(8):
