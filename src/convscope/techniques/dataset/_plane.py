@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
@@ -71,22 +72,20 @@ def _prices(places: Points, rows: Points, columns: Points) -> Points:
     By the iteration of Sinkhorn (Cuturi 2013, arXiv:1306.0895) at a temperature that falls from 1 to ``COLD``. A weight
     exp(-distance² / temperature) is a product of one for the row and one for the column, so no matrix of all is made.
     """
-    down, across = (places[:, :1] - rows) ** 2, (places[:, 1:] - columns) ** 2
-    theirs: Points = np.zeros((len(rows), len(columns)))
+    squares = [torch.from_numpy((places[:, i : i + 1] - each) ** 2) for i, each in enumerate((rows, columns))]
+    theirs = torch.zeros(len(rows), len(columns), dtype=torch.float64)
     heat = 1.0
     while True:
-        row, column = np.exp(-down / heat), np.exp(-across / heat)
+        row, column = ((-each / heat).exp() for each in squares)
         for _ in range(8):
-            ours = -_softest(((row @ np.exp((theirs - theirs.max()) / heat)) * column).sum(1), heat, theirs.max())
-            weights = row * np.exp((ours - ours.max()) / heat)[:, None]
-            theirs = -_softest(weights.T @ column, heat, ours.max())
+            high = theirs.max()
+            ours = -high - heat * ((row @ ((theirs - high) / heat).exp() * column).sum(1) + 1e-300).log()
+            high = ours.max()
+            theirs = -high - heat * ((row * ((ours - high) / heat).exp()[:, None]).T @ column + 1e-300).log()
         if heat <= COLD:
-            return theirs.ravel()
+            found: Points = theirs.flatten().numpy()
+            return found
         heat = max(heat / 2, COLD)
-
-
-def _softest(sums: Points, heat: float, highest: float) -> Points:
-    return heat * np.log(sums + 1e-300) + highest
 
 
 def snapped(points: Points, lattice: tuple[int, int]) -> Cells:
