@@ -57,6 +57,7 @@ def _edges() -> np.ndarray:
 
 EDGES = _edges()
 BINS = len(EDGES) - 1
+EVERY = 4  # pictures of which one, that whose id they divide, is counted in histograms
 _PRODUCTS = 20_000_000  # of queries and codes that are compared at once
 
 
@@ -80,8 +81,8 @@ class Statistics:
 
     All are (C,) but the last two: ``zeros``, the share of values that are exactly zero; ``silent``, the share of
     pictures without a value above zero; ``mean``, ``spread`` (standard deviation) and ``maximum``; ``histogram``
-    (C, bins), how many values lie in each bin, of which bin i goes from ``edges[i]`` to before ``edges[i + 1]``,
-    (bins + 1,), mirrored below zero.
+    (C, bins), how many values of every fourth picture lie in each bin, of which bin i goes from ``edges[i]`` to before
+    ``edges[i + 1]``, (bins + 1,), mirrored below zero.
     """
 
     zeros: np.ndarray

@@ -16,7 +16,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from convscope.index import BINS
+from convscope.index import BINS, EVERY
 
 F = TypeVar("F", bound=Callable[..., Any])
 TILE = 64  # channels side by side, where these come last
@@ -108,18 +108,17 @@ def _insert(peak: Any, id: Any, place: Any, values: NDArray[Any], kept: NDArray[
 
 
 @compiled
-def _sweep(part: NDArray[Any], by: Any, bins: NDArray[Any]) -> Any:
-    """Sum, sum of squares, how many are zero, largest and smallest bits; and the bins, where none is negative."""
-    some, power, none, top, low = np.float32(0), np.float32(0), np.int32(0), LOWEST, MAGNITUDE
+def _sweep(part: NDArray[Any], by: Any) -> Any:
+    """Sum, sum of squares, how many are zero, and the largest bits."""
+    some, power, none, top = np.float32(0), np.float32(0), np.int32(0), LOWEST
     for i in range(len(part)):
         raw = np.int32(np.int32(part[i]) << by)
         value = _number(raw)
         some += value
         power += value * value
         none += np.int32(np.int32(raw & MAGNITUDE) == 0)
-        top, low = max(top, raw), min(low, raw)
-        bins[i] = np.int32(SIDE + _octave(raw))
-    return some, power, none, top, low
+        top = max(top, raw)
+    return some, power, none, top
 
 
 @compiled
@@ -139,7 +138,10 @@ def first(
     silent: NDArray[Any], total: NDArray[Any], squares: NDArray[Any], maximum: NDArray[Any], histogram: NDArray[Any],
     values: NDArray[Any], kept: NDArray[Any], places: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Add channels ``start`` to before ``stop`` of (N, C, P), of the pictures ``ids``, to the state: (C, ...) each."""
+    """Add channels ``start`` to before ``stop`` of (N, C, P), of the pictures ``ids``, to the state: (C, ...) each.
+
+    Finding a bin and counting it takes as long as all else, so histograms are of one picture in ``EVERY``.
+    """
     by = np.int32(shift)
     bins, counts = np.zeros(BLOCK, np.uint8), np.zeros((4, BINS), np.int32)
     for channel in range(start, stop):
@@ -149,10 +151,10 @@ def first(
             top = LOWEST
             for begin in range(0, len(plane), BLOCK):
                 part = plane[begin : begin + BLOCK]
-                some, power, none, high, low = _sweep(part, by, bins)
-                if low < 0:
+                some, power, none, high = _sweep(part, by)
+                if ids[picture] % EVERY == 0:
                     _bins(part, by, bins)
-                _count(bins[: len(part)], counts)
+                    _count(bins[: len(part)], counts)
                 total[channel] += some
                 squares[channel] += power
                 zeros[channel] += none
@@ -186,19 +188,18 @@ def last(
             tile = bits[picture]
             top[:] = LOWEST
             for place in range(len(tile)):
-                part, low = tile[place, begin : begin + width], MAGNITUDE
+                part = tile[place, begin : begin + width]
                 for i in range(width):
                     raw = np.int32(np.int32(part[i]) << by)
                     value = _number(raw)
                     some[i] += value
                     power[i] += value * value
                     none[i] += np.int32(np.int32(raw & MAGNITUDE) == 0)
-                    top[i], low = max(top[i], raw), min(low, raw)
-                    bins[i] = np.int32(SIDE + _octave(raw))
-                if low < 0:
+                    top[i] = max(top[i], raw)
+                if ids[picture] % EVERY == 0:
                     _bins(part, by, bins)
-                for i in range(width):
-                    counts[i, bins[i]] += 1
+                    for i in range(width):
+                        counts[i, bins[i]] += 1
                 if place % 64 == 63 or place == len(tile) - 1:  # sums in single precision stay short
                     for i in range(width):
                         total[begin + i] += some[i]

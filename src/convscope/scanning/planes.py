@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convscope.index import BINS
+from convscope.index import BINS, EVERY
 
 _SHIFT = 22  # keeps a float's exponent and the first bit behind it: half an octave
 _FIRST = (127 - 12) << 1  # of 2^-12, the lowest edge above zero
@@ -56,7 +56,7 @@ def _by_torch(maps: Tensor, ids: np.ndarray, state: dict[str, np.ndarray]) -> No
     state["total"] += values.double().sum((0, 2)).cpu().numpy()
     state["squares"] += values.double().square().sum((0, 2)).cpu().numpy()
     state["maximum"][:] = np.maximum(state["maximum"], peaks.max(0))
-    state["histogram"] += histogram(values)
+    state["histogram"] += histogram(values[torch.from_numpy(ids % EVERY == 0).to(values.device)])
     rank(peaks, places, ids, state)
 
 

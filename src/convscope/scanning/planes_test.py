@@ -50,10 +50,10 @@ def test_everything_is_what_numpy_says(path: str, kind: str) -> None:
     np.testing.assert_allclose(told["spread"], wide.std((0, 2, 3)), rtol=1e-5)
     for channel in range(70):
         flat = values[:, channel].reshape(5, -1)
-        expected = np.histogram(flat, EDGES)[0]
-        if (flat >= 0).all():  # below zero the bins hold their upper edge, numpy's their lower one
-            assert told["histogram"][channel].tolist() == expected.tolist()
-        assert told["histogram"][channel].sum() == flat.size
+        counted = flat[[0, 3]]  # of the pictures 4 and 8
+        if (counted >= 0).all():  # below zero the bins hold their upper edge, numpy's their lower one
+            assert told["histogram"][channel].tolist() == np.histogram(counted, EDGES)[0].tolist()
+        assert told["histogram"][channel].sum() == counted.size
         order = sorted((-flat[i].max(), id, flat[i].argmax()) for i, id in enumerate((4, 6, 7, 8, 11)))[:3]
         order = [each for each in order if each[0] != 0]
         assert told["values"][channel][: len(order)].tolist() == [-value for value, _, _ in order]
