@@ -125,20 +125,12 @@ def _found(name: str) -> Any:
         return getattr(importlib.import_module(f"convscope.{_PUBLIC[name]}"), name)
     command = name.replace("_", "-")
     if not name.startswith("_") and command in importlib.import_module("convscope.registry").discover():
-        return _technique(command)
+        return importlib.import_module("convscope.registry").load(command)
     raise AttributeError(f"module 'convscope' has no attribute {name!r}")
 
 
 if not TYPE_CHECKING:  # for which a name that is not above is a mistake
     __getattr__ = _found
-
-
-def _technique(command: str) -> Any:
-    """The technique, whose results can draw themselves from now on."""
-    result = importlib.import_module("convscope.results").Result
-    if result.views is None:
-        result.views = staticmethod(lambda: importlib.import_module("convscope.views"))
-    return importlib.import_module("convscope.registry").load(command)
 
 
 def __dir__() -> list[str]:

@@ -1,12 +1,14 @@
 """What techniques return: raw numbers and where they came from, without a colour.
 
 ``values`` always holds the untouched numbers, on the CPU and without a graph. How a result looks is the business of
-``convscope.views``, which registers itself here; how a number became a colour is shown there with its scale.
+``convscope.views``, which is imported when the first is drawn; how a number became a colour is shown there with its
+scale.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import math
 import platform
@@ -47,6 +49,11 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _views() -> Any:
+    """What draws results, from the floor above."""
+    return importlib.import_module("convscope.views")
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,6 @@ class Result:
     provenance: Provenance | None = None
 
     finite: ClassVar[bool] = True  # whether NaN among the values is a fault
-    views: ClassVar[Callable[[], Any] | None] = None  # what draws results: convscope.views, which names itself here
 
     @property
     def summary(self) -> Summary | Sequence[Summary]:
@@ -114,20 +120,15 @@ class Result:
         """The raw values, for what takes arrays: ``numpy.asarray(result)``."""
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
-    @staticmethod
-    def _drawn() -> Any:
-        if Result.views is None:
-            raise OutputError("nothing draws results yet: import convscope.views")
-        return Result.views()
-
     def figure(self) -> Figure:
         """A matplotlib figure of it."""
-        found: Figure = self._drawn().figure(self)
+        found: Figure = _views().figure(self)
         return found
 
     def page(self) -> str:
         """A whole HTML document of it, which needs nothing beside it and no network."""
-        return str(self._drawn().page(self))
+        found: str = _views().page(self)
+        return found
 
     def picture(self) -> Image:
         """The figure as a Pillow picture."""

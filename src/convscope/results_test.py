@@ -7,7 +7,6 @@ import io
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convscope import views
 from convscope.errors import MissingExtra, OutputError
 from convscope.images import read_recipe
 from convscope.results import Heatmap, Provenance, Result, Synthesis, contact_sheet, settle
@@ -81,7 +81,7 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_old_file(
     def breaks(_: Result) -> None:
         raise error
 
-    monkeypatch.setattr(Result, "views", staticmethod(lambda: SimpleNamespace(figure=breaks)))
+    monkeypatch.setattr(views, "figure", breaks)
     with pytest.raises(error):
         heat().save(old)
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]

@@ -130,4 +130,3 @@ for _kind, _view in (
     html.register(_kind, _view.html)
 
 page.register(Embedding, plane.page)
-Result.views = staticmethod(lambda: sys.modules[__name__])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -10,6 +11,16 @@ from matplotlib.figure import Figure
 from convscope import views
 from convscope.errors import OutputError
 from convscope.results import Heatmap, Result
+
+
+@pytest.mark.slow
+def test_a_result_draws_itself_though_nothing_else_was_imported() -> None:
+    code = (
+        "import torch; from convscope.results import Table\n"
+        "found = Table(values=torch.zeros(1), summaries=[{}], columns=['a'], rows=[['b']])\n"
+        "assert found.figure() and '<table' in found.page()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_results_draw_themselves() -> None:

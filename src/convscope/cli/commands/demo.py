@@ -12,10 +12,8 @@ from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS,
 
 
 def _demo(output: Path, quiet: bool, **given: Any) -> None:
-    import convscope
     from convscope.reporting.demo import demo as make
 
-    assert convscope.classify  # lets results draw themselves
     console = make_console(quiet)
     with watched(console, "demo"):
         make(load(given, 0), output)

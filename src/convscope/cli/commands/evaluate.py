@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 
 def _evaluate(photographs: tuple[Path, ...], planted: bool, **given: Any) -> None:
-    import convscope
 
-    assert convscope.classify  # lets results draw themselves
     sinks, console = Sinks.taken(given), make_console(given.pop("quiet"))
     asked = {name: given.pop(name) for name in ("measures", "limit", "masks", "boxes")}
     methods = given.pop("methods") or None

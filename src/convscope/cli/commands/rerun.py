@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 
 
 def _rerun(picture: Path, photographs: tuple[Path, ...], **given: Any) -> None:
-    import convscope
     from convscope import progress
     from convscope.reporting import recipe as recipes
 
-    assert convscope.classify  # lets results draw themselves
     recipe = recipes.read(picture)
     sinks, console = Sinks.taken(given), make_console(given.pop("quiet"))
     sinks.output = sinks.output or picture.with_name(f"{picture.stem}-again{picture.suffix}")

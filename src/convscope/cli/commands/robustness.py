@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 
 
 def _robustness(photographs: tuple[Path, ...], corruptions: bool, **given: Any) -> None:
-    import convscope
     from convscope.evaluate import robustness as bench
 
-    assert convscope.classify  # lets results draw themselves
     sinks, console = Sinks.taken(given), make_console(given.pop("quiet"))
     specs, defences, limit = (given.pop(name) for name in ("networks", "defences", "limit"))
     plan: dict[str, Any] = {name: given.pop(name) for name in ("steps", "draws")}
