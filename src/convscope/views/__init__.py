@@ -12,7 +12,6 @@ Another package's kind of result is drawn by registering a function for it::
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from functools import singledispatch
 
