@@ -18,7 +18,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 import convscope
 from convscope.network import Network
 
+PARTS = ("path", "saliency", "gradcam")
 PATHS = 2  # rounds of what takes many passes
 SPECS = {"resnet50": "layer4", "vgg16": "features.29", "squeezenet1_0": "features.12"}
 
@@ -101,8 +102,10 @@ def medians(pairs: list[tuple[float, float]]) -> dict[str, float]:
     }
 
 
-def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: int) -> dict[str, object]:
-    """Ratios of one network."""
+def measure(
+    name: str, layer: str, batch: int, size: int, points: int, repeats: int, parts: Collection[str]
+) -> dict[str, object]:
+    """Ratios of one network, of those parts of it."""
     network = convscope.load_network(f"torchvision:{name}", weights="random")
     network.module.requires_grad_(False)
     images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -111,13 +114,13 @@ def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: 
     part = network.module.get_submodule(layer)
     prepared = network.normalise(images)
     image, first, only = images[:1], prepared[:1], target[:1]
-    at_once = fastest(network, image)
+    at_once = fastest(network, image) if "path" in parts else 0
     convscope.integrated_gradients(network, image, steps=1)  # imported and run once
     convscope.smoothgrad(network, image, samples=1)
-    return {
-        "points on a path": points,
-        "pictures a pass on a path": at_once,
-        "path": ratios(
+    found: dict[str, Callable[[], object]] = {
+        "points on a path": lambda: points,
+        "pictures a pass on a path": lambda: at_once,
+        "path": lambda: ratios(
             lambda: path_floor(network, image, points, at_once),
             {
                 "convscope integrated-gradients": lambda: convscope.integrated_gradients(
@@ -138,7 +141,7 @@ def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: 
             },
             PATHS,
         ),
-        "saliency": ratios(
+        "saliency": lambda: ratios(
             lambda: saliency_floor(network, images),
             {
                 "convscope saliency": lambda: convscope.saliency(network, images, target=chosen),
@@ -152,7 +155,7 @@ def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: 
             },
             repeats,
         ),
-        "gradcam": ratios(
+        "gradcam": lambda: ratios(
             lambda: gradcam_floor(network, images, layer),
             {
                 "convscope gradcam": lambda: convscope.gradcam(network, images, target=chosen, layer=layer),
@@ -163,6 +166,7 @@ def measure(name: str, layer: str, batch: int, size: int, points: int, repeats: 
             repeats,
         ),
     }
+    return {name: measured() for name, measured in found.items() if any(part in name for part in parts)}
 
 
 def main() -> None:
@@ -171,12 +175,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures and few rounds, to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "attribution.json")
     parser.add_argument("--network", action="append", choices=list(SPECS), help="only this one; may be repeated")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
     parser.add_argument("--points", type=int, default=50, help="on a path, and samples of SmoothGrad")
     options = parser.parse_args()
     size, batch, points, repeats = (64, 1, 4, 3) if options.quick else (224, 4, options.points, 6)
     known = json.loads(options.output.read_text())["ratios"] if options.output.exists() else {}
     for name in options.network or SPECS:
-        known[name] = measure(name, SPECS[name], batch, size, points, repeats)
+        measured = measure(name, SPECS[name], batch, size, points, repeats, options.part or PARTS)
+        known[name] = {**known.get(name, {}), **measured}
         print(name, json.dumps(known[name]), flush=True)
     settings = {"size": size, "batch": batch, "repeats": repeats,
                 "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip

@@ -1,7 +1,8 @@
 """Every map of one photograph beside the others, each with what the randomisation check says of its method.
 
 Maps are in different units, so each is divided by its own end: the size below which 99.5 % of its values lie. All are
-then drawn on one scale, from cold through a neutral zero to warm. Maps without a sign have only the warm half.
+then drawn on one scale, from cold through a neutral zero to warm. Maps without a sign have only the warm half, from the
+lowest of their values on: of RISE, whose values are probabilities, none is near zero.
 """
 
 from __future__ import annotations
@@ -98,8 +99,9 @@ class _Shown:
 
     @property
     def tile(self) -> Tensor:
-        """(1, H, W) over its own end, in [-1, 1]."""
+        """(1, H, W) over its own end, in [-1, 1]; what has no sign begins at its lowest value."""
         values = self.heat.values[:1].double()
+        values = values if self.heat.signed else values - values.min()
         sizes = values.abs().flatten()
         end = float(sizes.kthvalue(max(1, round(END * len(sizes)))).values) or float(sizes.max())
         return (values / (end or 1.0)).clamp(-1, 1).float()
@@ -133,7 +135,7 @@ def _verdict(method: Method, given: Sample, stages: Sequence[Network]) -> Verdic
 def _result(found: Sequence[_Shown], notes: Sequence[str], given: Sample) -> Pictures:
     known = given.network.label(given.targets[0])
     sizes = [shown.short for shown in found if not shown.heat.signed]
-    said = [f"maps that have sizes and no signs: {', '.join(sizes)}"] if sizes else []
+    said = [f"maps that have no signs, and begin at their lowest value: {', '.join(sizes)}"] if sizes else []
     check = f"below each name stands the randomisation check on {len(given)} photographs"
     return Pictures(
         values=torch.cat([shown.heat.values[:1].float() for shown in found]),
