@@ -162,7 +162,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
-        return str(self._drawn().cell(self))
+        return str(_views().cell(self))
 
     def __repr__(self) -> str:
         """A line, and not all its numbers."""

@@ -25,7 +25,6 @@ def _report(pictures: tuple[Path, ...], output: Path, quiet: bool, random_seed: 
     import convscope
     from convscope.reporting.report import checked_output, separated
 
-    assert convscope.classify  # lets results draw themselves
     asked = {name: given.pop(name) for name in ("target", "limit")}
     asked |= {"methods": list(methods)} if (methods := given.pop("methods")) else {}
     checked_output(output)
