@@ -1,4 +1,5 @@
-"""How quick the explorer is: paint, interaction, prediction of a dropped picture, a map of 10^5, many readers, memory.
+"""How quick the explorer is: paint, interaction, prediction of a dropped picture, a map of 10^5, many readers, memory;
+and how long a report takes.
 
     python benchmarks/explorer.py             # about two minutes; Chromium for what is measured in a browser
     python benchmarks/explorer.py --quick     # a tenth of the requests, and a map of 10^4
@@ -187,6 +188,16 @@ def flat(process: subprocess.Popen[bytes], requests: int) -> dict[str, float]:
     return {"requests": requests, "before_mb": before, "after_mb": memory(process)}
 
 
+def report() -> dict[str, float]:
+    """Seconds of ``convscope report`` for one photograph, from the first import on, and the page's megabytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "report.html"
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "convscope.cli", "report", str(dict(photographs())["cat"]), "-o", str(page)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return {"seconds": time.perf_counter() - began, "megabytes": page.stat().st_size / 1e6}
+
+
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -205,6 +216,7 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait(20)
+    found["report"] = report()
     found["machine"] = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
     print(json.dumps(found, indent=2))
     given.output.parent.mkdir(exist_ok=True)

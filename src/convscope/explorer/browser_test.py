@@ -285,7 +285,7 @@ def _lasso(page: Any) -> None:
     """Around everything, with the mouse."""
     page.locator(".bk-tool-icon-lasso-select").first.click()
     box = page.locator(".map canvas").first.bounding_box()
-    left, top = box["x"] + 20, box["y"] + 20  # the plot begins some pixels within its canvas
+    left, top = box["x"] + 20, box["y"] + 50  # the toolbar lies over the canvas, and the plot begins below it
     right, bottom = box["x"] + box["width"] - 20, box["y"] + box["height"] - 20
     page.mouse.move(left, top)
     page.mouse.down()
