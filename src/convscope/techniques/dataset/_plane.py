@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
@@ -72,20 +71,29 @@ def _prices(places: Points, rows: Points, columns: Points) -> Points:
     By the iteration of Sinkhorn (Cuturi 2013, arXiv:1306.0895) at a temperature that falls from 1 to ``COLD``. A weight
     exp(-distance² / temperature) is a product of one for the row and one for the column, so no matrix of all is made.
     """
-    squares = [torch.from_numpy((places[:, i : i + 1] - each) ** 2) for i, each in enumerate((rows, columns))]
-    theirs = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    squares = [(places[:, i : i + 1] - each) ** 2 for i, each in enumerate((rows, columns))]
+    theirs: Points = np.zeros((len(rows), len(columns)))
     heat = 1.0
     while True:
-        row, column = ((-each / heat).exp() for each in squares)
+        row, column = (np.exp(-each / heat) for each in squares)
         for _ in range(8):
-            high = theirs.max()
-            ours = -high - heat * ((row @ ((theirs - high) / heat).exp() * column).sum(1) + 1e-300).log()
-            high = ours.max()
-            theirs = -high - heat * ((row * ((ours - high) / heat).exp()[:, None]).T @ column + 1e-300).log()
+            spread = _product(row, np.exp((theirs - theirs.max()) / heat).T) * column
+            ours = -_logarithm(spread.sum(1), heat, theirs.max())
+            weights = row * np.exp((ours - ours.max()) / heat)[:, None]
+            theirs = -_logarithm(_product(weights.T, column.T), heat, ours.max())
         if heat <= COLD:
-            found: Points = theirs.flatten().numpy()
-            return found
+            return theirs.ravel()
         heat = max(heat / 2, COLD)
+
+
+def _product(first: Points, second: Points) -> Points:
+    """first @ second.T by one thread: of products this small, several would wait for each other on a busy machine."""
+    found: Points = np.einsum("ik,jk->ij", np.ascontiguousarray(first), np.ascontiguousarray(second))
+    return found
+
+
+def _logarithm(sums: Points, heat: float, highest: float) -> Points:
+    return heat * np.log(sums + 1e-300) + highest
 
 
 def snapped(points: Points, lattice: tuple[int, int]) -> Cells:
