@@ -48,6 +48,7 @@ from convscope.techniques.synthesize._style import Plan, Pyramid, levels, scaled
 from convscope.techniques.synthesize._tiles import Cover, maps_of
 
 BETA = 20.0
+COARSE = 60  # steps at each size before the last, the default of style
 
 
 def clock() -> float:
@@ -216,11 +217,15 @@ def own_run(
     size = (content.shape[2], content.shape[3])
     spent, start = 0.0, clock()
     sizes = levels(size, None)
-    plan = Plan(network, sizes, lambda at: aim_of(network, content, painting, at), steps, "lbfgs", 1.0,
+    plan = Plan(network, sizes[:-1], lambda at: aim_of(network, content, painting, at), COARSE, "lbfgs", 1.0,
                 Cover(stages(network)), lambda at: [])  # fmt: skip
+    coarse = Pyramid(plan, content)
+    before = sum(1 for _ in coarse.steps())
     value = float("inf")
-    for number, step in enumerate(Pyramid(plan, content).steps(), 1):
-        if number > (len(sizes) - 1) * steps and number % 5 == 0:
+    for number, step in enumerate(
+        Pyramid(replace(plan, sizes=sizes[-1:], steps=steps), coarse.images).steps(), before + 1
+    ):
+        if (number - before) % 5 == 0:
             spent += clock() - start
             with torch.no_grad():
                 value = float(loss(step.images.clamp(0, 1)))
