@@ -52,7 +52,7 @@ def _row(sheet: Sheet, result: Matches, picture: int, x: int, y: int) -> None:
     sheet.text(x, y + 24, shorten(title, 4 * width, HEAD, True), size=HEAD, bold=True)
     step, top = width + GAP, y + TOP
     heads = [(x, "points of the picture"), (x + step + 20, "found in others"),
-             (x + (1 + result.others.shape[1]) * step + 40, "put together from pieces of others")]  # fmt: skip
+             (x + (1 + result.others.shape[1]) * step + 40, "from pieces of others")]  # fmt: skip
     for left, words in heads:
         sheet.text(left, y + 58, shorten(words, 2 * width, SMALL), size=SMALL, colour=theme.soft)
     points = np.concatenate([result.points[picture].numpy(), np.zeros((result.points.shape[1], 2))], 1)
