@@ -43,12 +43,11 @@ def write(name: str, pictures: Sequence[Tensor], columns: int) -> None:
 
 
 def stylize() -> None:
-    """Painted at 512 pixels, shown at 320: strokes have one size in pixels."""
-    photographs = [photograph(name, 512)[:, :332, :512] for name in ("coffee", "chelsea", "rocket")]
-    photographs.append(F.pad(photograph("astronaut", 512), (0, 0, -48, -132)))
+    photographs = [photograph(name, 320)[:, :208, :320] for name in ("coffee", "chelsea", "rocket")]
+    photographs.append(F.pad(photograph("astronaut", 320), (0, 0, -30, -82)))
     rows = [photographs, *([convscope.stylize(p, style=s).values[0] for p in photographs]
                            for s in ("starry-night", "the-scream"))]  # fmt: skip
-    write("stylize", [resize(picture, (208, 320)) for row in rows for picture in row], 4)
+    write("stylize", [picture for row in rows for picture in row], 4)
 
 
 def style() -> None:
@@ -60,7 +59,7 @@ def style() -> None:
 
 def texture() -> None:
     sample = swirls(128)
-    strip = convscope.texture("builtin", sample, strip=True, size="128,192", steps=60).values
+    strip = convscope.texture("builtin", sample, strip=True, size="128,192", steps=60, colours=20).values
     write("texture", [F.pad(sample, (32, 32, 0, 0), value=1), *strip[1:]], 4)
 
 
