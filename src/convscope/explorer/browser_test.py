@@ -250,7 +250,7 @@ def test_the_map_its_table_and_its_grid_choose_the_same_pictures(
     browser: Any, colour_index: Index, colour_spec: dict[str, object], tmp_path: Path
 ) -> None:
     with served(Settings(loaded=colour_spec, index=colour_index.path, cache=tmp_path)) as where:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=where)
+        context = browser.new_context(viewport={"width": 1280, "height": 1300}, base_url=where)
         context.set_default_timeout(EXPECT)
         made, said = context.new_page(), []
         made.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
