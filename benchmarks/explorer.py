@@ -137,7 +137,7 @@ def _of_a_map(page: Any, points: int) -> dict[str, Any]:
         page.evaluate("window.frames_.length = 0")
         if name == "pan":
             page.mouse.down()
-        for number in range(40):
+        for number in range(15):
             page.mouse.move(x + 3 * number, y + 2 * number) if name == "pan" else page.mouse.wheel(0, -40)
         page.mouse.up()
         spent = page.evaluate("window.frames_.slice(2)")

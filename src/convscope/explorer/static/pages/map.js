@@ -5,12 +5,20 @@ import { h, number, percent, readable, replace } from "../dom.js";
 import { go, here, path, say, state } from "../state.js";
 
 const COLUMNS = 5; // x, y, label, predicted, id
+const MOVED = 10_000; // points that are drawn while the map moves, where the processor draws
 const SHOWN = 60; // pictures of a selection that are drawn
 const MOST = 5000; // that are told of
 const COLOURS = ["#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#86bcb6", "#8cd17d", "#d37295"];
 
 const COLOURINGS = ["true class", "predicted class", "right or wrong"];
 const HINT = "Point at a picture, click it, or draw a lasso or a box around several.";
+
+/** Whether a graphics card draws WebGL: a processor is quicker without it, with fewer points while the map moves. */
+function accelerated() {
+  const gl = document.createElement("canvas").getContext("webgl");
+  const info = gl?.getExtension("WEBGL_debug_renderer_info");
+  return Boolean(gl) && !/swiftshader|llvmpipe|software|basic render/i.test(info ? gl.getParameter(info.UNMASKED_RENDERER_WEBGL) : "");
+}
 
 let loading = null;
 /** Bokeh's own scripts, from the installed package, once. */
@@ -40,7 +48,7 @@ export async function render(main, leaving) {
   const said = (i) => readable(state.network.labels[i] ?? "no class");
   const source = new Bokeh.ColumnDataSource({ data: { x, y, id: Array.from(id), colour: colours(query.get("colour") ?? COLOURINGS[0]), said: Array.from(predicted, (i) => said(i)), label: Array.from(label, (i) => said(i)) } });
   const hover = new Bokeh.HoverTool({ tooltips: '<div class="tip"><img src="/api/index/pictures/@id{0}.webp" alt="" width="96"><span>@label, taken for @said</span></div>', mode: "mouse", limit: 1 });
-  const plot = Bokeh.Plotting.figure({ output_backend: "webgl", sizing_mode: "stretch_both", toolbar_location: "above", tools: ["pan", "wheel_zoom", "box_zoom", "lasso_select", "box_select", "tap", "reset"], match_aspect: true });
+  const plot = Bokeh.Plotting.figure({ output_backend: accelerated() ? "webgl" : "canvas", lod_threshold: MOVED, lod_factor: Math.max(10, Math.ceil(count / MOVED)), sizing_mode: "stretch_both", toolbar_location: "above", tools: ["pan", "wheel_zoom", "box_zoom", "lasso_select", "box_select", "tap", "reset"], match_aspect: true });
   plot.add_tools(hover);
   const wheel = plot.toolbar.tools.find((tool) => tool.type === "WheelZoomTool");
   if (wheel) plot.toolbar.active_scroll = wheel;
