@@ -257,6 +257,7 @@ def test_the_map_its_table_and_its_grid_choose_the_same_pictures(
         made.on("pageerror", lambda error: said.append(str(error)))
         made.goto("/index")
         made.locator(".map[data-drawn]").wait_for()
+        made.wait_for_function("Bokeh.documents.at(-1).is_idle")  # and laid out
         _lasso(made)
         made.get_by_role("heading", name=f"{len(colour_index)} pictures").wait_for()
         row = made.locator("aside tbody tr").first

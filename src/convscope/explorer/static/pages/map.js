@@ -33,7 +33,7 @@ export async function render(main, leaving) {
   const { index } = await get("index");
   if (!index) throw new Error("There is no index here; scan a folder: convscope scan photos/ -o photos.index, then convscope explore photos.index");
   const result = query.get("result");
-  const place = h("div", { className: "map", role: "img", "aria-label": `Map of ${index.pictures} pictures by their codes` });
+  const place = h("div", { className: "map", role: "group", "aria-label": `Map of ${index.pictures} pictures by their codes` });
   const side = h("aside", { "aria-live": "polite" }, h("p", { className: "soft" }, HINT));
   const placed = state.techniques.filter((each) => each.index && !each.pictures);
   replace(main, h("h1", {}, index.path), h("p", { className: "lead" }, `${index.pictures.toLocaleString("en")} pictures by what the network makes of them, at ${index.code_layers[0]}${result ? "" : ", along the two directions in which they differ most (PCA)"}.`),
