@@ -19,7 +19,7 @@ HEAD = """# Networks
 Every classification network of torchvision {torchvision} and the smallest of each of timm {timm}'s families, with
 random weights and the smallest picture that it takes, by the same function as the tests. *Default layer* is the one
 that Grad-CAM and the like look at when none is named, here for the picture's size in the second column. What does not
-work says so in one sentence, below the table.
+work says so in one sentence, below the table. [Every technique on one network of each family](matrix.md).
 
 | {columns} |
 |{rule}|

@@ -205,12 +205,13 @@ def test_nothing_is_left_where_the_page_cannot_be_written(install: Install, netw
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error")  # of any technique, with the options of its picture, and of what draws it
 def test_every_registered_technique_is_on_the_page_of_the_built_in_network_and_shows_itself_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in discover():  # what they take in a moment, and not the minutes of their examples
         technique = load(name)
-        monkeypatch.setattr(technique, "example", technique.quick)
+        monkeypatch.setattr(technique, "example", {**technique.example, **technique.quick})
     board = Board()
     draw = Result.figure
 

@@ -16,7 +16,7 @@ import numpy as np
 from convscope.errors import ConvscopeError, ImageError, NetworkError, OptionError, nearest
 from convscope.images import read_recipe
 from convscope.network import Network
-from convscope.registry import TENSOR, Technique, digest, discover, is_picture, load
+from convscope.registry import TAKEN, TENSOR, Technique, digest, discover, is_picture, load
 from convscope.results import versions
 from convscope.zoo.builtin import FILES as BUILTIN
 
@@ -115,6 +115,21 @@ def python(
 
 def _lines(imports: Sequence[str], body: Sequence[str]) -> str:
     return "\n".join([*imports, "", *body])
+
+
+def call(technique: Technique[..., Any], options: Mapping[str, Any] | None = None) -> str:
+    """The call in Python, with what it takes named ``index``, ``network`` and ``images``."""
+    taken = [name for name in TAKEN if name != "images" and getattr(technique, f"takes_{name}")]
+    taken += ["images"] if technique.takes_images else []
+    chosen = [f"{name}={_formatted(value)}" for name, value in _chosen(technique, options).items()]
+    return f"convscope.{technique.function.__name__}({', '.join([*taken, *chosen])})"
+
+
+def _formatted(value: Any) -> str:
+    """As it is written, with the quotation marks of formatted code."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_formatted, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _written(value).replace("'", '"')
 
 
 def _written(value: Any) -> str:

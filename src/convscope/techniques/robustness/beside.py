@@ -73,7 +73,8 @@ def beside(
     second = _loaded(other, network, seed)
     own = network.targets(target, logits_of(network, images)).tolist()
     names, pair = [network.label(i) for i in own], [network, second]
-    others = [second.target(name if network.labels else i) for i, name in zip(own, names, strict=True)]
+    alike = second.labels == network.labels  # where two classes may share a name, as ImageNet's cardigans do
+    others = [second.target(i if alike or not network.labels else name) for i, name in zip(own, names, strict=True)]
     classes = [torch.tensor(own), torch.tensor(others)]
     slopes = torch.stack([_gradient(n, images, c) for n, c in zip(pair, classes, strict=True)], 1)
     rows = [images.float().cpu(), *(_shown(slope) for slope in slopes.unbind(1))]

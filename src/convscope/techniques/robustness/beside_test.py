@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_class_images_raise_the_class(linear: Network) -> None:
     image = found.tiles[:, 3, :, ::4, ::4]  # the first network's
     assert bool((linear(image).argmax(1) == 99).all())
     assert torch.equal(image[0], image[1])  # for one class, from one noise
+
+
+def test_two_classes_of_one_name_are_told_apart_by_their_place(linear: Network) -> None:
+    twins = replace(linear, labels=(*linear.labels[:98], "Ant", "ant"))
+    weight = linear.module[1].weight[98].detach().view(3, 64, 64) / 0.25
+    found = beside(twins, pictures(1), other="random", target=98, steps=0)
+    torch.testing.assert_close(found.values[0, 0], weight)
 
 
 def test_smoothness_by_hand() -> None:
