@@ -61,13 +61,10 @@ def demo(
     names, paths = zip(*photographs(), strict=True)
     images = torch.stack([network.prepare(read_image(path)) for path in paths])
     network(images[:1])  # the first pass of all takes longer, and no technique is to blame
-    entries = over([None, *discover().values()], "techniques")
     say("the report")
-    next(entries)
     told = _reported(network, dict(zip(names, paths, strict=True)))
     parts, check = [], _Check(network, images)
-    for entry in entries:
-        assert entry is not None
+    for entry in over(discover().values(), "techniques"):
         say(entry.name)
         parts.append(_part(check.of(_try(entry, network, images, names, seconds)), network))
     say("writing the page")
