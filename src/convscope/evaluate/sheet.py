@@ -2,7 +2,7 @@
 
 Maps are in different units, so each is divided by its own end: the size below which 99.5 % of its values lie. All are
 then drawn on one scale, from cold through a neutral zero to warm. Maps without a sign have only the warm half, from the
-lowest of their values on: of RISE, whose values are probabilities, none is near zero.
+lowest of their values on, as none of these need be near zero: the paper's RISE has probabilities.
 """
 
 from __future__ import annotations
