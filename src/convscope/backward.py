@@ -92,6 +92,11 @@ def _is_python(node: Node) -> bool:
     return isinstance(node, torch.autograd.function.BackwardCFunction)
 
 
+def _is_linear(node: Any) -> bool:
+    """Whether it is an operator of our own that says so of itself, as the fast convolutions of ``stem`` do."""
+    return bool(getattr(node._forward_cls, "linear", False))
+
+
 def _nodes(score: Tensor, wrt: Sequence[Tensor]) -> Iterator[Node]:
     """The graph's nodes between ``score`` and what it is differentiated by; all when one may lie behind another."""
     seen = {tensor.grad_fn for tensor in wrt if tensor.grad_fn is not None} if len(wrt) == 1 else set()
@@ -161,7 +166,7 @@ def _differentiate_by_rule(
         for node in list(_nodes(score, wrt)):
             if _rectifies(node):
                 stack.callback(rewriter.attach(node))
-            elif _SUSPECTS.match(node.name()) or _is_python(node):
+            elif _SUSPECTS.match(node.name()) or (_is_python(node) and not _is_linear(node)):
                 suspects.add(node.name())
         found = _differentiate(score, wrt, retain_graph)
     names = ", ".join(sorted(suspects))

@@ -19,6 +19,7 @@ from convscope.errors import ConvscopeError, NetworkError, UnknownLayer, Unknown
 from convscope.hooks import OUTPUT, Run, evaluation_mode, first_tensor, observe, outline, sequence
 from convscope.images import fit, unfit
 from convscope.receptive_field import ReceptiveField, Tracer
+from convscope.stem import stems
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Layout = Literal["NCHW", "NHWC", "tokens", "none"]
@@ -204,7 +205,7 @@ class Network:
     def forward(self, images: Tensor) -> Tensor:
         """What the module returns for pictures in [0, 1], as one tensor."""
         inputs = self.normalise(images)
-        with self._autocast(inputs):
+        with self._autocast(inputs), stems(inputs):
             try:
                 returned = self.module(inputs)
             except ConvscopeError:

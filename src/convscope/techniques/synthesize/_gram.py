@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,26 +66,37 @@ def moments(maps: Tensor, share: Tensor | None = None, *, centred: bool = False)
 
 
 def _products(maps: Tensor) -> Tensor:
-    """(N, C, C): the sum over positions of f f', in at least float32.
-
-    In bfloat16 a thousand positions at a time, whose sums are rounded to it: that is as fine as the maps are, and
-    twice as fast as to widen them.
-    """
+    """(N, C, C): the sum over positions of f f', in at least float32."""
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # of channels-last maps a view
     if maps.dtype != torch.bfloat16:
         rows = rows.to(torch.promote_types(maps.dtype, torch.float32))
-        return _symmetric(torch.bmm(rows.detach().transpose(1, 2), rows))
+    return _Products.apply(rows)  # type: ignore[no-untyped-call]
+
+
+class _Products(torch.autograd.Function):
+    """F'F of rows F (N, positions, C). As it is symmetric, its way back is one product: F (S + S')."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return _in_parts(rows) if rows.dtype == torch.bfloat16 else torch.bmm(rows.transpose(1, 2), rows)
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor) -> Tensor:
+        (rows,) = ctx.saved_tensors
+        return torch.bmm(rows, (slopes + slopes.transpose(1, 2)).to(rows.dtype))
+
+
+def _in_parts(rows: Tensor) -> Tensor:
+    """In bfloat16 a thousand positions at a time, whose sums are rounded to it and added up in float32.
+
+    That is as fine as the maps are, and twice as fast as to widen them.
+    """
     count = -(-rows.shape[1] // AT_ONCE)
     if rows.shape[1] % count:  # padding by nothing would be a copy
         rows = F.pad(rows, (0, 0, 0, -rows.shape[1] % count))
-    rows = rows.reshape(len(maps) * count, -1, rows.shape[2])
-    parts = torch.bmm(rows.detach().transpose(1, 2), rows)
-    return _symmetric(parts.float().unflatten(0, (len(maps), count)).sum(1))
-
-
-def _symmetric(products: Tensor) -> Tensor:
-    """F F' from a constant F times F': the same numbers and derivative, by one product less on the way back."""
-    return products + products.transpose(1, 2) - products.detach()
+    parts = rows.reshape(len(rows) * count, -1, rows.shape[2])
+    return torch.bmm(parts.transpose(1, 2), parts).float().unflatten(0, (len(rows), count)).sum(1)
 
 
 def grams_of(
