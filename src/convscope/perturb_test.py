@@ -15,10 +15,11 @@ from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convscope import perturb, winograd
+from convscope import winograd
 from convscope.errors import OptionError
 from convscope.network import Network
-from convscope.perturb import Box, Outcome, Variations, perturbed
+from convscope.perturb import Box, Outcome, Variations, batch, perturbed, plan, rules
+from convscope.perturb import variations as asking
 from convscope.techniques.contract_test import state
 from convscope.zoo.torchvision_models import blueprint, import_torchvision
 
@@ -78,7 +79,8 @@ def head(channels: int) -> list[nn.Module]:
 @pytest.fixture
 def local(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever can be computed in a box is, and with fewer products, also where neither would pay."""
-    monkeypatch.setattr(perturb, "WHOLE", math.inf)
+    for module in (plan, asking):
+        monkeypatch.setattr(module, "WHOLE", math.inf)
     monkeypatch.setattr(winograd, "suits", lambda *sizes: True)
 
 
@@ -428,7 +430,7 @@ def test_boxes_of_many_sizes_with_contents_of_their_own_come_back_in_order() -> 
 
 def test_many_windows_are_planned_by_their_distance_from_the_border() -> None:
     net, image, boxes = network(Branches()), picture(), everywhere(window=(3, 3), stride=1)
-    assert len(boxes) > 4 * perturb.MOST_AT_ONCE
+    assert len(boxes) > 4 * asking.MOST_AT_ONCE
     outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
     some = list(range(0, len(boxes), 97))
     expected = by_hand(net, image, [boxes[i] for i in some], torch.zeros(3, 1, 1))
@@ -438,8 +440,8 @@ def test_many_windows_are_planned_by_their_distance_from_the_border() -> None:
 
 def test_a_network_is_followed_once_for_each_size_of_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[torch.Size] = []
-    follow = perturb._followed
-    monkeypatch.setattr(perturb, "_followed", lambda net, image: followed.append(image.shape) or follow(net, image))
+    follow = asking._followed
+    monkeypatch.setattr(asking, "_followed", lambda net, image: followed.append(image.shape) or follow(net, image))
     variations = Variations(network(Branches()))
     for size in (SIZE, SIZE, (20, 24)):
         variations.of(picture(size), [(0, 0, 4, 4)], torch.zeros(3, 1, 1))
@@ -469,8 +471,8 @@ def test_one_window_does_not_prove_that_pictures_do_not_mix() -> None:
 
 
 def test_a_wrong_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    behind = perturb._behind
-    monkeypatch.setattr(perturb, "_behind", lambda span, kernel, *more: behind(span, 1, *more))
+    behind = rules._behind
+    monkeypatch.setattr(rules, "_behind", lambda span, kernel, *more: behind(span, 1, *more))
     outcome = perturbed(network(Branches()), picture(), everywhere(), torch.zeros(3, 1, 1))
     assert (outcome.engine, outcome.reason) == ("full", "its boxes do not give its scores")
 
@@ -479,15 +481,15 @@ def test_memory_running_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) ->
     net, image, boxes = network(Branches()), picture(), everywhere()
     expected = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
     seen: list[int] = []
-    whole = perturb._Batch.logits
+    whole = batch.Batch.logits
 
-    def small(self: perturb._Batch) -> Tensor:
+    def small(self: batch.Batch) -> Tensor:
         seen.append(self.count)
         if self.count > 7:
             raise torch.OutOfMemoryError("out of memory")
         return whole(self)
 
-    monkeypatch.setattr(perturb._Batch, "logits", small)
+    monkeypatch.setattr(batch.Batch, "logits", small)
     outcome = perturbed(net, image, boxes, torch.zeros(3, 1, 1))
     assert outcome.engine == "incremental"
     assert min(seen) <= 7 < max(seen)
@@ -496,8 +498,8 @@ def test_memory_running_out_halves_the_batch(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_budget_bounds_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    whole = perturb._Batch.logits
-    monkeypatch.setattr(perturb._Batch, "logits", lambda self: seen.append(self.count) or whole(self))
+    whole = batch.Batch.logits
+    monkeypatch.setattr(batch.Batch, "logits", lambda self: seen.append(self.count) or whole(self))
     net, image, boxes = network(Branches()), picture(), everywhere()
     Variations(net, budget=1).of(image, boxes, torch.zeros(3, 1, 1))
     assert seen == [1] * len(boxes)
