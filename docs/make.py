@@ -20,6 +20,7 @@ import inspect
 import json
 import math
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -36,7 +37,6 @@ import walk
 
 import convscope
 from convscope import registry
-from convscope.errors import ConvscopeError
 from convscope.evaluate.cost import passes
 from convscope.evaluate.sheet import beside, examples
 from convscope.example import LABELS, SHOWN, example, shapes
@@ -46,13 +46,14 @@ from convscope.network import Network
 from convscope.registry import Technique
 from convscope.reporting import photographs
 from convscope.reporting.recipe import call, command
+from convscope.reporting.samples import parts_of
 from convscope.results import Result
 
 DOCS = Path(__file__).parent
 GALLERY, PAGES, GUIDE = DOCS / "gallery", DOCS / "techniques", DOCS / "guide" / "pictures"
 MADE = "made.json"  # of the pictures in a folder: what made them, and what it cost
 SHOTS = ("cat", "coffee")  # the photographs on the pages of techniques
-WIDEST = 1400  # pixels of a picture of the guide
+WIDEST = 1400  # pixels of a picture
 # What needs files of one's own has another command on its page than the one that made its picture.
 OWN = {
     "shape-bias": "convscope shape-bias --shapes PHOTOGRAPHS/ -o shape-bias.png",
@@ -94,13 +95,31 @@ def answers() -> dict[str, Any]:
     return {"responses": rows, "pictures": {f"{number:02d}.png": image for number, image in enumerate(given.images)}}
 
 
+def conflicts() -> dict[str, Any]:
+    """What ``shape-bias`` takes to make two pictures of two photographs and decide on them: only to see what it costs,
+    since what is in the photographs is none of the network's classes."""
+    folder = Path(tempfile.mkdtemp())
+    for label, (name, path) in zip(("cougar_face", "cup"), [p for p in photographs() if p[0] in SHOTS], strict=True):
+        (folder / label).mkdir()
+        shutil.copy(path, folder / label / f"{name}{path.suffix}")
+    return {"shapes": folder, "limit": 2}
+
+
 def options(technique: Technique) -> Mapping[str, Any]:
     """Those of its picture."""
     return answers() if technique.name == "humans" else technique.example
 
 
+@functools.cache
+def many() -> torch.Tensor:
+    """Parts of all free photographs, for what takes dozens of pictures."""
+    return torch.cat([parts_of(builtin(), read_image(path)) for _, path in photographs()])
+
+
 def subject(technique: Technique) -> tuple[Network | None, torch.Tensor | None, Index | None, str]:
     """What it runs on, and how the page calls that: the built-in network and photographs, where these will do."""
+    if technique.together:
+        return builtin(), many(), None, f" of {len(many())} parts of six photographs, on the built-in network"
     made = asked if technique.takes_index or technique.name in ("cam", "humans") else None
     if made is None:
         images = pictures(builtin()) if technique.takes_images else None
@@ -129,6 +148,15 @@ def run(technique: Technique) -> tuple[Result, dict[str, Any]]:
         arithmetic = passes(network, images[:1], work)
         found |= {"passes": _rounded(arithmetic)} if math.isfinite(arithmetic) else {}
     return result, found
+
+
+def cost_of_conflicts() -> dict[str, Any]:
+    """Of ``shape-bias``, a picture."""
+    asked, start = conflicts(), time.process_time()
+    made = convscope.shape_bias(builtin(), **asked).values[-1].sum()
+    seconds = (time.process_time() - start) / float(made)
+    what = {"what": "each picture that is made and decided on", "where": ", on the built-in network"}
+    return {"seconds": _rounded(seconds), **what}
 
 
 def _rounded(number: float) -> float:
@@ -179,7 +207,8 @@ def cost(made: Mapping[str, Any]) -> str:
     """What the picture took, in words."""
     if "seconds" not in made:
         return "Not measured."
-    took = f"{made['seconds']:g} seconds of one core for the picture above{made['where']}"
+    what = made.get("what", "the picture above")
+    took = f"{made['seconds']:g} seconds of one core for {what}{made['where']}"
     if "passes" in made:
         took += f"; as much arithmetic as {made['passes']:g} forward passes of one picture"
     return f"{took}. Drawing is left out, and other machines differ."
@@ -246,13 +275,11 @@ def techniques(names: Sequence[str]) -> None:
     made = kept(PAGES)
     for name in names or registry.discover():
         technique = getattr(convscope, name.replace("-", "_"))  # which can draw its results
-        try:
-            result, found = run(technique)
-        except ConvscopeError as error:  # it takes files; its picture is made as its page of the guide says
-            print(f"{name}: {error}", file=sys.stderr)
-            found = {}
+        if name == "shape-bias":  # it takes folders; its picture is made as docs/behaviour.md says
+            found = cost_of_conflicts()
         else:
-            save(result.picture(), GALLERY / f"{name}.webp")
+            result, found = run(technique)
+            save(result.picture(), GALLERY / f"{name}.webp", WIDEST)
         made[name] = {"command": shell(technique), **found}
         keep(PAGES, made)
         write_pages([name])

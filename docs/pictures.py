@@ -1,7 +1,8 @@
-"""Write the pictures of made-pictures.md into docs/gallery/.
+"""Write the pictures of made-pictures.md, and that of report.md, into docs/gallery/.
 
     python docs/pictures.py            # all of them (minutes)
     python docs/pictures.py dream      # some
+    python docs/pictures.py report     # the beginning of a report on the free photographs, drawn by Chromium (minutes)
 
 The photographs are those that come with scikit-image, and the painting is made by a program, so that nothing here
 belongs to somebody else.
@@ -9,7 +10,10 @@ belongs to somebody else.
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +26,12 @@ from torch.nn import functional as F
 
 import convscope
 from convscope.images import resize, to_uint8
+from convscope.reporting import photographs
 from convscope.results import contact_sheet
 from convscope.techniques.synthesize._art import swirls
 
 GALLERY = Path(__file__).parent / "gallery"
+WIDE = 1240  # pixels of the window in which a report is shown
 
 
 def photograph(name: str, side: int) -> Tensor:
@@ -43,9 +49,9 @@ def write(name: str, pictures: Sequence[Tensor], columns: int) -> None:
 
 
 def stylize() -> None:
-    photographs = [photograph(name, 320)[:, :208, :320] for name in ("coffee", "chelsea", "rocket")]
-    photographs.append(F.pad(photograph("astronaut", 320), (0, 0, -30, -82)))
-    rows = [photographs, *([convscope.stylize(p, style=s).values[0] for p in photographs]
+    given = [photograph(name, 320)[:, :208, :320] for name in ("coffee", "chelsea", "rocket")]
+    given.append(F.pad(photograph("astronaut", 320), (0, 0, -30, -82)))
+    rows = [given, *([convscope.stylize(p, style=s).values[0] for p in given]
                            for s in ("starry-night", "the-scream"))]  # fmt: skip
     write("stylize", [picture for row in rows for picture in row], 4)
 
@@ -79,7 +85,28 @@ def dream() -> None:
     write("dream", [image, *made], 4)
 
 
-MADE = {"stylize": stylize, "style": style, "texture": texture, "neighbour": neighbour, "dream": dream}
+def report() -> None:
+    """What a browser shows of a report on all free photographs, down to the maps of two methods on the first."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(shutil.copy(path, Path(folder) / f"{name}{path.suffix}")) for name, path in photographs()]
+        page_file = convscope.report(files, Path(folder) / "report.html")
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": WIDE, "height": 900}, color_scheme="light")
+            page.goto(page_file.as_uri())
+            page.add_style_tag(content="nav, .facts { display: none }")  # the contents fill a screen
+            bottom = page.locator(".method").nth(1).evaluate("each => each.getBoundingClientRect().bottom + scrollY")
+            clip = {"x": 0, "y": 0, "width": WIDE, "height": bottom + 20}
+            picture = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip)))
+            browser.close()
+    picture.convert("RGB").save(GALLERY / "report.webp", quality=84, method=6)
+    print("report", picture.size)
+
+
+MADE = {"stylize": stylize, "style": style, "texture": texture, "neighbour": neighbour, "dream": dream,
+        "report": report}  # fmt: skip
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MADE:

@@ -165,6 +165,19 @@ def test_every_command_has_help(desk: Desk, name: str) -> None:
     assert "--output" in ran.out
 
 
+def test_help_has_what_is_the_techniques_own_first(desk: Desk) -> None:
+    words = ("Options:", "--rotation", "Output:", "--json", "Network:", "--weights", "General:", "--help")
+    places = [desk("patch", "--help").out.index(word) for word in words]
+    assert places == sorted(places)
+
+
+def test_help_tells_every_default_alike(desk: Desk) -> None:
+    helped = " ".join(desk("patch", "--help").out.split())
+    assert "[default: circle]" in helped
+    assert "[default: 0.05, 0.1, 0.2, 0.3]" in helped
+    assert "[default: builtin]" in helped
+
+
 def test_a_report_is_a_page_that_tells_how_it_was_made(desk: Desk) -> None:
     ran = desk("report", "a.png", *desk.common, "--methods", "saliency", "--target", "red", "-o", "x.html")
     assert ran.status == 0, ran.err
@@ -563,10 +576,25 @@ def test_what_takes_long_says_so_before_it_goes_on(studio: Desk, monkeypatch: py
     ran = studio("painted", *studio.common, "--steps", "20", "--slow", "0.03", "-o", "x.png")
     assert ran.status == 0, ran.err
     lines = ran.err.splitlines()
-    assert re.fullmatch(r"about [01] s: 20 steps", lines[0])
+    assert re.fullmatch(r"about \d s: 20 steps", lines[0])
     assert lines[1:] == ["wrote x.png"]
     quiet = studio("painted", *studio.common, "--steps", "20", "--slow", "0.03", "-o", "x.png", "--quiet")
     assert quiet.err == ""
+
+
+def test_a_slow_first_turn_does_not_count_for_the_others() -> None:
+    def after(turns: int, spent: float) -> progress.Progress:
+        share = turns / 100
+        remaining = spent * (1 - share) / share if share else None
+        return progress.Progress(share, spent, spent, remaining, [progress.Loop("steps", turns, 100)])
+
+    forecast = bar._Forecast()
+    assert forecast.seconds(after(0, 0.0)) is None
+    assert forecast.seconds(after(1, 4.0)) is None  # a cold start, which makes 400 seconds of it
+    assert forecast.seconds(after(2, 4.1)) is None
+    assert forecast.seconds(after(11, 5.0)) == pytest.approx(4 + 99 * 0.1)
+    assert forecast.seconds(after(1, 2.0)) is None  # another loop
+    assert bar._Forecast().seconds(after(1, 30.0)) == pytest.approx(3000)  # long turns are believed at once
 
 
 @pytest.mark.parametrize(
@@ -578,8 +606,6 @@ def test_durations_in_words(seconds: float, text: str) -> None:
 
 def test_a_bar_on_a_terminal_shows_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
-
-    from convscope import progress
 
     monkeypatch.setattr(bar, "SHOWN", 0.0)
     monkeypatch.setattr(bar, "AFTER", 0.0)

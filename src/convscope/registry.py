@@ -130,6 +130,7 @@ class Technique(Generic[P, R]):
         films: bool = False,
         example: Mapping[str, Any] | None = None,
         exact: bool = False,
+        together: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
@@ -144,6 +145,7 @@ class Technique(Generic[P, R]):
         self.keeps_size: bool = keeps_size
         self.films: bool = films
         self.exact: bool = exact
+        self.together: bool = together
 
     @cached_property
     def _parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -296,6 +298,7 @@ def technique(
     films: bool = False,
     example: Mapping[str, Any] | None = None,
     exact: bool = False,
+    together: bool = False,
 ) -> Callable[[Callable[P, R]], Technique[P, R]]:
     """Register the function below as a technique.
 
@@ -313,11 +316,13 @@ def technique(
             something that the technique needs; a function gives a value that takes a moment to make.
         films: whether the command takes films as well, whose frames go through it one by one.
         exact: whether it is computed in float32, and says so, also where the network is asked for in bfloat16.
+        together: whether its one result is of all pictures together, so that it takes dozens: its picture on the demo
+            page and in the gallery is made of many parts of the few photographs there.
     """
     if family not in FAMILIES:
         raise OptionError(f"{family!r} is no family of techniques; those are {', '.join(FAMILIES)}")
     return lambda function: Technique(
-        function, family, paper, see, caution, order, quick, keeps_size, films, example, exact
+        function, family, paper, see, caution, order, quick, keeps_size, films, example, exact, together
     )
 
 

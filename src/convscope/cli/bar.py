@@ -30,6 +30,28 @@ def watched(console: Console, name: str) -> Iterator[None]:
         yield
 
 
+class _Forecast:
+    """How many seconds a loop takes in all, by its speed since its first turn.
+
+    The first turn also sets up what the others find ready; on a cold start it may take a hundred times as long.
+    """
+
+    def __init__(self) -> None:
+        self._spent, self._share = 0.0, 1.0
+
+    def seconds(self, now: progress.Progress) -> float | None:
+        """None while there is too little to tell by."""
+        if now.remaining is None:
+            return None
+        whole = now.spent + now.remaining
+        share = now.spent / whole if whole else 0.0
+        if share < self._share:  # the first turn, of this loop or of the next
+            self._spent, self._share = now.spent, share
+        if share > self._share and now.spent - self._spent >= AFTER:
+            return self._spent + (now.spent - self._spent) * (1 - self._share) / (share - self._share)
+        return whole if now.spent >= ENOUGH else None
+
+
 class _Bar:
     """A spinner, and a bar with the time that is left once it takes longer than a second."""
 
@@ -47,6 +69,7 @@ class _Bar:
         self._spinner = console.status(f"{name} …")
         self._task: TaskID | None = None
         self._cost_said = False
+        self._forecast = _Forecast()
 
     def __enter__(self) -> None:
         self._spinner.start()
@@ -58,22 +81,24 @@ class _Bar:
 
     def told(self, now: progress.Progress) -> None:
         """What :func:`convscope.progress.listening` calls."""
-        if now.remaining is None or now.spent < AFTER:
+        seconds = self._forecast.seconds(now)
+        if seconds is None:
             return
-        if not self._cost_said and now.spent + now.remaining > LONG:
+        if not self._cost_said and seconds > LONG:
             self._cost_said = True
-            self._console.print(f"about {duration(now.spent + now.remaining)}: {now.work}", markup=False)
+            self._console.print(f"about {duration(seconds)}: {now.work}", markup=False)
         if now.elapsed > SHOWN and self._task is None and self._console.is_interactive:
             self._spinner.stop()
             self._task = self._bar.add_task(self._name, total=1.0, left="")
             self._bar.start()
         if self._task is not None:
             said = f"{self._name}: {now.label}" if now.label else self._name
-            left = f"{now.fraction:4.0%}, {duration(now.remaining)} left"
+            left = f"{now.fraction:4.0%}, {duration(max(seconds - now.spent, 0.0))} left"
             self._bar.update(self._task, completed=now.fraction, description=said, left=left)
 
 
-AFTER = 0.5  # seconds before the time that is left is believed: the first pass of all takes longer
+AFTER = 0.5  # seconds behind the first turn before the time that is left is believed
+ENOUGH = 5.0  # seconds after which the first turn alone is believed
 SHOWN = 1.0  # seconds after which a bar appears
 LONG = 10.0  # seconds whose cost is said beforehand
 

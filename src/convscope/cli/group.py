@@ -21,6 +21,7 @@ from convscope.cli.options import (
     NETWORK_OPTIONS,
     OUTPUT_OPTIONS,
     QUIET_OPTIONS,
+    Command,
     parameter,
     parameters,
 )
@@ -55,7 +56,7 @@ def command(name: str) -> click.Command:
         _paragraph("What it does not prove", technique.caution),
         _paragraph("Paper", technique.paper),
     ]
-    return click.Command(
+    return Command(
         name,
         callback=lambda **given: run_technique(technique, given),
         params=taken,

@@ -86,6 +86,42 @@ QUIET_OPTIONS: Options = {
 }
 
 
+GROUPS: dict[str, list[str]] = {
+    "Options": [],
+    "Output": [names[0] for names in OUTPUT_OPTIONS | ADVERSARIAL_OPTIONS if names[0] != "--seed"],
+    "Network": [names[0] for names in NETWORK_OPTIONS],
+    "General": [*(names[0] for names in QUIET_OPTIONS), "--help"],
+}
+COLUMN = 30  # characters of the options' names in help, as click has them at most
+
+
+class Command(click.Command):
+    """A command whose help shows its own options first, and then those that many share, in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        group = {name: title for title, names in GROUPS.items() for name in names}
+        rows: dict[str, list[tuple[str, str]]] = {title: [] for title in GROUPS}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
+                title = next((group[name] for name in option.opts if name in group), "Options")
+                rows[title].append((record[0].ljust(COLUMN), record[1]))
+        for title, members in rows.items():
+            if members:
+                with formatter.section(title):
+                    formatter.write_dl(members, col_max=COLUMN)
+
+
+class _Option(click.Option):
+    """An option that says the default of a technique as others say theirs."""
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
+
+
 def parameters(table: Options) -> list[click.Parameter]:
     """The options of a table as click takes them."""
     return [click.Option(list(names), **settings) for names, settings in table.items()]
@@ -136,11 +172,13 @@ def parameter(option: Option) -> click.Option:
     kind, several = (FILE, True) if registry.is_picture(option.annotation) else _click_type(option.annotation)
     flag = f"--{option.name.replace('_', '-')}"
     help_text = option.description[:1].upper() + option.description[1:] + "."
-    shown = None if option.default is None else option.default
+    shown = option.default
+    if isinstance(shown, (list, tuple)):
+        shown = ", ".join(map(str, shown))
     if kind is bool:
         names = f"{flag}/--no-{flag[2:]}" if option.default else flag
         return click.Option([names], is_flag=True, default=option.default, help=help_text)
-    return click.Option(
+    return _Option(
         [flag],
         type=kind,
         multiple=several,

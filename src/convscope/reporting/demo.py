@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convscope.errors import UnknownTarget
 from convscope.evaluate.methods import Method, methods_of
 from convscope.evaluate.randomisation import STAGES, Verdict, cascade, checked
 from convscope.example import SHOWN, example
@@ -24,20 +25,20 @@ from convscope.progress import over
 from convscope.registry import Entry, Technique, discover, load
 from convscope.reporting.cover import about, called, strip
 from convscope.reporting.maps import DEFAULT
-from convscope.reporting.page import below_limit, by_family, facts, page
+from convscope.reporting.page import QUALITIES, below_limit, by_family, facts, marked, page
 from convscope.reporting.parts import Part, described, named, shown
 from convscope.reporting.photos import Told, read, tell
 from convscope.reporting.recipe import network_flags, shell
-from convscope.reporting.samples import PHOTOGRAPHS, photographs
+from convscope.reporting.samples import PHOTOGRAPHS, parts_of, photographs
 from convscope.reporting.trust import in_words, sentence
 from convscope.results import Heatmap, Result
 from convscope.views.embed import escape
 from convscope.views.style import number
 
 REPORTED = ("cat",)  # photographs of which a report is made
-SECONDS = 5.0  # for each technique, beyond the first photograph
+SECONDS = 3.0  # for each technique, beyond the first photograph
 FEWEST = 3  # photographs on which a heat map's method is checked at least
-CHECK_SECONDS = 5.0  # for each check; what takes longer for the fewest is not checked
+CHECK_SECONDS = 4.0  # for each check; what takes longer for the fewest is not checked
 Progress = Callable[[str], None]
 
 
@@ -59,14 +60,15 @@ def demo(
     """
     say = progress or (lambda text: None)
     names, paths = zip(*photographs(), strict=True)
-    images = torch.stack([network.prepare(read_image(path)) for path in paths])
+    shown = _Shown(network, names, [read_image(path) for path in paths])
+    images = shown.images
     network(images[:1])  # the first pass of all takes longer, and no technique is to blame
     say("the report")
     told = _reported(network, dict(zip(names, paths, strict=True)))
     parts, check = [], _Check(network, images)
     for entry in over(discover().values(), "techniques"):
         say(entry.name)
-        parts.append(_part(check.of(_try(entry, network, images, names, seconds)), network))
+        parts.append(_part(check.of(_try(entry, network, shown, seconds)), network))
     say("writing the page")
 
     def draw(quality: int) -> str:
@@ -78,7 +80,7 @@ def demo(
 
     target = Path(output)
     with atomic_write(target) as temporary:
-        temporary.write_text(below_limit(draw), encoding="utf-8")
+        temporary.write_text(below_limit(draw, QUALITIES[1:]), encoding="utf-8")
     return target
 
 
@@ -90,6 +92,19 @@ def _reported(network: Network, paths: Mapping[str, Path]) -> Told | None:
 
 
 # ---- running
+
+
+class _Shown:
+    """The photographs, as the network gets them, and many parts of each for what takes dozens of pictures."""
+
+    def __init__(self, network: Network, names: Sequence[str], photographs: Sequence[Tensor]) -> None:
+        self.names = list(names)
+        self.images = torch.stack([network.prepare(each) for each in photographs])
+        self._network, self._photographs = network, photographs
+
+    @cached_property
+    def parts(self) -> Tensor:
+        return torch.cat([parts_of(self._network, each) for each in self._photographs])
 
 
 @dataclass(frozen=True)
@@ -104,18 +119,32 @@ class _Tried:
     verdict: Verdict | None = None
 
 
-def _try(entry: Entry, network: Network, images: Tensor, names: Sequence[str], seconds: float) -> _Tried:
+def _try(entry: Entry, network: Network, shown: _Shown, seconds: float) -> _Tried:
     technique = None
     try:
         technique = load(entry.name)
         if technique.takes_index:
             return _Tried(entry, technique, _of_example(technique))
         if not technique.takes_images:
-            return _Tried(entry, technique, named(technique.on(network, **technique.example), ()))
-        result, each = _on_photographs(technique, network, images, names, seconds)
+            return _Tried(entry, technique, named(technique.on(network, **_options(technique, network)), ()))
+        if technique.together:
+            return _Tried(entry, technique, _on_parts(technique, network, shown))
+        result, each = _on_photographs(technique, network, shown.images, shown.names, seconds)
         return _Tried(entry, technique, result, each=each)
     except Exception as error:  # a technique from anywhere must not take the others with it
         return _Tried(entry, technique, None, sentence(error))
+
+
+def _options(technique: Technique[..., Any], network: Network) -> Mapping[str, Any]:
+    """Those of its picture; where they name a class that the network lacks, its first one."""
+    options, target = technique.example, technique.example.get("target")
+    if technique.takes_index or not isinstance(target, str):
+        return options
+    try:
+        network.target(target)
+    except UnknownTarget:
+        return {**options, "target": 0}
+    return options
 
 
 @lru_cache(maxsize=1)
@@ -133,15 +162,22 @@ def _of_example(technique: Technique[..., Any]) -> Result:
     return replace(result, notes=[*result.notes, note])
 
 
+def _on_parts(technique: Technique[..., Any], network: Network, shown: _Shown) -> Result:
+    result = technique.on(network, shown.parts, **_options(technique, network))
+    note = f"made of {len(shown.parts)} pictures, which are parts of the {len(shown.names)} photographs"
+    return replace(result, notes=[*result.notes, note])
+
+
 def _on_photographs(
     technique: Technique[..., Any], network: Network, images: Tensor, names: Sequence[str], seconds: float
 ) -> tuple[Result, float]:
     """The result for as many photographs as the time allows, judged by the first one, whose seconds come with it."""
+    options = _options(technique, network)
     start, busy = time.perf_counter(), time.process_time()
-    first = technique.on(network, images[:1], **technique.example)
+    first = technique.on(network, images[:1], **options)
     each = min(time.perf_counter() - start, time.process_time() - busy)  # others at work on the machine do not count
     count = len(images) if each * len(images) <= seconds else max(1, int(seconds / each))
-    again = technique.on(network, images[:count], **technique.example) if count > 1 else first
+    again = technique.on(network, images[:count], **options) if count > 1 else first
     result = named(again, names[:count])
     if count == len(images):
         return result, each
@@ -190,7 +226,7 @@ class _Check:
 
 
 def _part(tried: _Tried, network: Network) -> Part:
-    options = tried.technique.example if tried.technique is not None else {}
+    options = _options(tried.technique, network) if tried.technique is not None else {}
     section = described(tried.entry, tried.technique, network, options)
     if tried.verdict is not None:
         section = replace(section, verdict=in_words(tried.verdict), doubtful=tried.verdict.word == "fails")
@@ -220,7 +256,7 @@ def _introduction(network: Network, told: Told | None, images: Tensor, names: Se
         text += f" Without scikit-learn, which is not installed, these are left out: {', '.join(missing)}."
     credits = {photograph.name: photograph.credit for photograph in PHOTOGRAPHS}
     free = strip([("", name, credits[name], image) for name, image in zip(names, images, strict=True)], quality)
-    return f'<div class="lead"><p>{escape(text)}</p></div>\n{facts(about(network))}\n{free}'
+    return f'<div class="lead"><p>{marked(text)}</p></div>\n{facts(about(network))}\n{free}'
 
 
 def _explore(network: Network) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convscope.errors import NetworkError, OptionError, OutputError
 from convscope.network import Network
-from convscope.registry import Entry, Technique, discover, load, technique
+from convscope.registry import Entry, Target, Technique, discover, load, technique
 from convscope.reporting import demo as demo_module
 from convscope.reporting import page, parts, samples
 from convscope.reporting.demo import demo
@@ -47,6 +47,14 @@ def wrong(network: Network, images: Tensor) -> Table:
 def broken(network: Network, images: Tensor) -> Table:
     """One with a fault."""
     raise ZeroDivisionError("division by zero")
+
+
+@technique(family="robustness", together=True)
+def at_once(network: Network, images: Tensor) -> Table:
+    """What needs dozens of pictures."""
+    if len(images) < 24 or len(images.unique(dim=0)) < len(images):
+        raise OptionError("give dozens of different pictures")
+    return Table(values=torch.zeros(1, 1), summaries=[{}], per_picture=False, columns=["a"], rows=[[len(images)]])
 
 
 @pytest.fixture
@@ -123,7 +131,7 @@ def test_a_technique_that_fails_says_so_and_spares_the_others(
 ) -> None:
     install(wrong, broken, from_outside)
     text = demo(network, tmp_path / "page.html", seconds=math.inf).read_text(encoding="utf-8")
-    assert "there is no layer &#x27;x&#x27;; did you mean &#x27;y&#x27;?" in article(text, "wrong")
+    assert "Not shown here: there is no layer &#x27;x&#x27;; did you mean &#x27;y&#x27;?" in article(text, "wrong")
     assert "This one failed unexpectedly (ZeroDivisionError: division by zero)" in article(text, "broken")
     assert "<figure>" in article(text, "from-outside")
 
@@ -136,6 +144,37 @@ def test_a_slow_technique_gets_fewer_photographs_and_says_so(
     section = article(text, "from-outside")
     assert section.count("<figure>") == 1
     assert "so only 1 of 6 are used" in section
+
+
+def test_what_takes_dozens_of_pictures_gets_parts_of_the_photographs_and_says_so(
+    install: Install, network: Network, tmp_path: Path
+) -> None:
+    install(at_once)
+    section = article(demo(network, tmp_path / "page.html").read_text(encoding="utf-8"), "at-once")
+    assert "<td>48</td>" in section or '<td class="number">48</td>' in section
+    assert "Made of 48 pictures, which are parts of the 6 photographs" in section
+
+
+@technique(family="look", example={"target": "sunflower"})
+def of_a_class(network: Network, *, target: Target = None) -> Table:
+    """What the example asks for may be absent."""
+    found = network.label(network.target(target))
+    return Table(values=torch.zeros(1, 1), summaries=[{}], per_picture=False, columns=["a"], rows=[[found]])
+
+
+def test_a_class_that_the_network_lacks_is_replaced_by_one_that_it_has(
+    install: Install, network: Network, tmp_path: Path
+) -> None:
+    install(of_a_class)
+    cases: list[tuple[tuple[str, ...], str, object]] = [
+        (("rose", "sunflower", "tulip"), "sunflower", "sunflower"),
+        (("rose", "tulip", "lily"), "rose", 0),
+        ((), "class 0", 0),
+    ]
+    for labels, word, target in cases:
+        told = demo(replace(network, labels=labels), tmp_path / "page.html").read_text(encoding="utf-8")
+        assert f"<td>{word}</td>" in article(told, "of-a-class")
+        assert f"convscope of-a-class --target {target}" in article(told, "of-a-class")
 
 
 @technique(family="attribute")
@@ -231,7 +270,8 @@ def test_every_registered_technique_is_on_the_page_of_the_built_in_network_and_s
     assert "convscope explore --weights random" in text[text.index("To walk around in it") :]
     for name in discover():
         assert "failed unexpectedly" not in article(text, name), name
-        assert name in board.logged or "Not for this network" in article(text, name), name
+        left_out = re.search("Not for this network|Not shown here", article(text, name))
+        assert name in board.logged or left_out, name
     assert path.stat().st_size < 10_000_000
     assert str(Path.home()) not in text
 

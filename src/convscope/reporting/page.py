@@ -116,10 +116,10 @@ def covered(opening: Opening, head: str = "") -> str:
     return f'<div class="cover">{opening.picture}<div><div>{head}</div><div>{opening.words}</div></div></div>'
 
 
-def below_limit(draw: Callable[[int], str]) -> str:
-    """What ``draw`` makes at the best quality of photographs that keeps it below the limit, or at the last one."""
+def below_limit(draw: Callable[[int], str], qualities: Sequence[int] = QUALITIES) -> str:
+    """What ``draw`` makes at the first quality of photographs that keeps it below the limit, or at the last one."""
     text = ""
-    for quality in QUALITIES:
+    for quality in qualities:
         text = draw(quality)
         if len(text.encode()) < LIMIT:
             break
@@ -153,12 +153,12 @@ def again(command: str, python: str, where: tuple[str, str] = ("On the command l
 def reading(see: str, caution: str) -> str:
     """What to see in a picture, and what it does not prove."""
     kinds = (("see", "What to see", see), ("caution", "What it does not prove", caution))
-    said = [f'<p class="{kind}"><b>{label}</b>{_marked(text)}</p>' for kind, label, text in kinds if text]
+    said = [f'<p class="{kind}"><b>{label}</b>{marked(text)}</p>' for kind, label, text in kinds if text]
     return f'<div class="notes">{"".join(said)}</div>' if said else ""
 
 
-def _marked(text: str) -> str:
-    """Text in which commands stand between backticks."""
+def marked(text: str) -> str:
+    """Text as HTML, in which commands stand between backticks."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
@@ -203,12 +203,15 @@ def _chapter(chapter: Chapter) -> str:
 
 
 def _article(section: Section) -> str:
-    parts = [
-        f'<article id="{section.anchor}">',
+    head = [
         f'<h3><a href="#{section.anchor}">{escape(section.heading)}</a></h3>',
         f'<p class="claim">{escape(section.summary)}</p>' if section.summary else "",
         reading(section.see, section.caution),
         trust(section.verdict, section.doubtful),
+    ]
+    parts = [
+        f'<article id="{section.anchor}">',
+        f'<div class="head">{"".join(head)}</div>',
         f'<p class="failed">{escape(section.error)}</p>' if section.error else section.body,
         said(section.notes),
         _source(section),
@@ -221,8 +224,9 @@ def _source(section: Section) -> str:
     name = f"<p><code>{escape(section.name)}</code></p>" if section.title and section.command else ""
     paper = f"<p>{linked(section.paper)}</p>" if section.paper else ""
     where = ("On the command line", "In Python")
-    if "PHOTO.jpg" in section.command:
-        where = (f"{where[0]}, with a photograph of your own", f"{where[1]}, with these very photographs")
+    if "PHOTO.jpg" in section.command or "PHOTOGRAPHS/" in section.command:
+        own = "a photograph" if "PHOTO.jpg" in section.command else "photographs"
+        where = (f"{where[0]}, with {own} of your own", f"{where[1]}, with these very photographs")
     code = again(section.command, section.python, where)
     return f'<div class="source">{name}{paper}{code}</div>' if paper or code else ""
 

@@ -104,6 +104,15 @@ def test_every_part_of_a_section_is_said(sections: list[Section]) -> None:
         assert part in article
 
 
+def test_a_heading_and_how_to_read_its_picture_are_one_block_that_paper_does_not_break(
+    sections: list[Section],
+) -> None:
+    text = page("A title", "", by_family(sections))
+    head = text[text.index('<div class="head"><h3><a href="#grad-cam">') :].partition("</div>\n")[0]
+    assert "Where it looked." in head
+    assert "<b>What it does not prove</b>not that" in head
+
+
 def test_a_failed_technique_says_why(sections: list[Section]) -> None:
     assert '<p class="failed">This one failed: &lt;no&gt; &amp; never</p>' in page("A title", "", by_family(sections))
 
@@ -131,8 +140,8 @@ def test_a_verdict_stands_at_the_picture_and_a_doubtful_one_is_marked() -> None:
         Section("two", "attribute", "B.", "<p>body</p>", verdict="Hardly depends: by 0.9.", doubtful=True),
     ]))  # fmt: skip
     check(text)
-    assert '<p class="verdict"><b>Depends on &lt;it&gt;</b>By 0.1.</p>\n<p>body</p>' in text
-    assert '<p class="verdict doubtful"><b>Hardly depends</b>By 0.9.</p>\n<p>body</p>' in text
+    assert '<p class="verdict"><b>Depends on &lt;it&gt;</b>By 0.1.</p></div>\n<p>body</p>' in text
+    assert '<p class="verdict doubtful"><b>Hardly depends</b>By 0.9.</p></div>\n<p>body</p>' in text
 
 
 def test_sections_of_one_name_stand_in_several_chapters_with_a_title_of_their_own() -> None:

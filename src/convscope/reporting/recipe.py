@@ -46,7 +46,8 @@ def command(
     """The line for a shell, with a photograph of one's own where the technique takes one and none is given."""
     words = ["convscope", technique.name]
     words += [given.index] if technique.takes_index else []
-    words += [*(given.photographs or ["PHOTO.jpg"])] if technique.takes_images else []
+    own = "PHOTOGRAPHS/" if technique.together else "PHOTO.jpg"
+    words += [*(given.photographs or [own])] if technique.takes_images else []
     words += [word for name, value in _chosen(technique, options).items() for word in flags(name, value)]
     words += network_flags(network, given.loaded) if technique.takes_network else []
     return shell([*words, "--output", OUTPUT.format(name=technique.name)])
@@ -106,6 +107,9 @@ def python(
         read = [f"{prepare}(convscope.read_image({file!r}))" for file in files]
         images = f"image = {read[0]}" if len(files) == 1 else f"images = torch.stack([{', '.join(read)}])"
         imports = ["import convscope"] if len(files) == 1 else ["import torch", "import convscope"]
+    elif technique.together:
+        images = "images = torch.cat([parts_of(network, convscope.read_image(path)) for _, path in photographs()])"
+        imports = ["import torch", "import convscope", "from convscope.reporting.samples import parts_of, photographs"]
     else:
         images = f"images = torch.stack([{prepare}(convscope.read_image(path)) for _, path in photographs()])"
         imports = ["import torch", "import convscope", "from convscope.reporting import photographs"]

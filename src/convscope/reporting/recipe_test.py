@@ -62,6 +62,19 @@ def test_a_technique_without_pictures_names_none() -> None:
     ]  # fmt: skip
 
 
+@technique(family="look", together=True)
+def of_many(network: Network, images: Tensor) -> Result:
+    """Something about many pictures."""
+    assert len(images) == 8 * 6
+    return Result(values=torch.zeros(1), summaries=[{}])
+
+
+def test_what_takes_dozens_of_pictures_gets_a_folder_and_parts_of_the_photographs() -> None:
+    assert recipe.command(of_many, BUILTIN) == "convscope of-many PHOTOGRAPHS/ --output of-many.png"
+    lines = recipe.python(of_many, BUILTIN).replace("convscope.of_many", "run").replace('.save("of-many.png")', "")
+    exec(compile(lines, "recipe", "exec"), {"run": of_many})
+
+
 def test_lines_of_python_compile_and_hold_the_options() -> None:
     text = recipe.python(on_pictures, network("timm:vgg11", "random, seed 0"), {"top": 3})
     compile(text, "recipe", "exec")

@@ -6,6 +6,13 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from convscope.network import Network
+
+PARTS = 8  # of a photograph, for what takes many pictures
+
 
 @dataclass(frozen=True)
 class Photograph:
@@ -34,6 +41,20 @@ def photographs() -> list[tuple[str, Path]]:
     """
     found = [(photograph.name, _file(photograph)) for photograph in PHOTOGRAPHS]
     return [(name, path) for name, path in found if path is not None]
+
+
+def parts_of(network: Network, photograph: Tensor, count: int = PARTS) -> Tensor:
+    """(count, 3, h, w): parts of a photograph (3, H, W) as the network gets them, for what takes dozens of pictures.
+
+    All of it first, then windows of 60 to 90 % of its sides; the same every time.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = [network.prepare(photograph)]
+    for share, *place in (torch.rand(count - 1, 3, generator=generator)).tolist():
+        sides = [round((0.6 + 0.3 * share) * side) for side in photograph.shape[1:]]
+        top, left = (round(at * (all - side)) for at, all, side in zip(place, photograph.shape[1:], sides, strict=True))
+        found.append(network.prepare(photograph[:, top : top + sides[0], left : left + sides[1]]))
+    return torch.stack(found)
 
 
 def _file(photograph: Photograph) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convscope.errors import ConvscopeError
+from convscope.errors import ConvscopeError, MissingExtra, OptionError
 from convscope.evaluate.randomisation import THRESHOLD, Verdict
 from convscope.views.style import number
 
@@ -28,6 +28,10 @@ def in_words(verdict: Verdict) -> str:
 def sentence(error: Exception, of: str = "network") -> str:
     """Why a technique has no result, of a network or of an index."""
     message = " ".join(str(error).split())
+    if isinstance(error, MissingExtra):
+        return f"Not installed: {message}"
+    if isinstance(error, OptionError) and of == "network":  # as where files of one's own are needed
+        return f"Not shown here: {message}"
     if isinstance(error, ConvscopeError):
         return f"Not for this {of}: {message}"
     return f"This one failed unexpectedly ({type(error).__name__}{': ' if message else ''}{message})"

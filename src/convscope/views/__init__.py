@@ -87,7 +87,7 @@ def figure(result: Result, theme: Theme = LIGHT) -> Figure:
 def html(result: Result, *, quality: int = embed.QUALITY) -> str:
     """A result as a part of a page, pictures embedded; its looks are in ``fragments.css``.
 
-    ``quality``, from 1 to 100, is of photographs, and below 90 also of maps; tiles are always exact.
+    ``quality``, from 1 to 100, is of photographs, and below 90 also of maps and tiles.
     """
     return _plotted(result)
 

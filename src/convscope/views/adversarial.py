@@ -16,6 +16,7 @@ from convscope.views.sheet import MARGIN, Plate, Sheet, blocks, footer, framed, 
 from convscope.views.style import BODY, HEAD, LIGHT, SMALL, Theme, measure, number, percent, shorten, wrap
 
 MOST = 16  # pictures in one figure; the rest are said
+SOME = 6  # of those that share one change, on a page too
 GAP = 18
 HEAD_ROOM, WORDS = 46, 34  # pixels for a block's title, and for the line under its pictures
 STEP, BAR = 50, 38  # pixels from one class to the next, and of one
@@ -25,7 +26,7 @@ TINY = 6.0  # points, where a name has no room
 
 def figure(result: Adversarial, theme: Theme = LIGHT) -> Plate:
     """One block a picture: original, changed picture, difference, enlarged difference; bars and what changed below."""
-    count = min(len(result.values), MOST)
+    count = min(len(result.values), MOST if result.per_picture else SOME)
     columns = 1 if count <= 3 else 2
     side = 400 if count == 1 else 300 if count <= 3 else 232
     size = enlarged((result.values.shape[-2], result.values.shape[-1]), side)
@@ -111,9 +112,13 @@ def _bar(sheet: Sheet, name: str, share: float, at: tuple[int, int], width: int,
 
 
 def html(result: Adversarial, *, quality: int = embed.QUALITY) -> str:
-    """A <figure> for each picture: four pictures in a row, and the classes under the first two."""
-    figures = "\n".join(_figure(result, index, quality) for index in range(len(result.values)))
-    return f'<div class="figures pairs">{figures}</div>'
+    """A <figure> for each picture: four pictures in a row, and the classes under the first two; of pictures that share
+    one change some."""
+    total = len(result.values)
+    count = total if result.per_picture else min(total, SOME)
+    figures = "\n".join(_figure(result, index, quality) for index in range(count))
+    said = f'<p class="unit">{count} of {total} pictures are drawn.</p>' if count < total else ""
+    return f'{said}<div class="figures pairs">{figures}</div>'
 
 
 def _figure(result: Adversarial, index: int, quality: int) -> str:

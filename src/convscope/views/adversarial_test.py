@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,15 @@ def test_what_the_network_says_stands_below(pairs: Make) -> None:
 def test_many_are_left_out_and_said(pairs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adversarial, "MOST", 2)
     assert any("2 of 5 pictures are drawn" in text for text in words(figure(pairs(5))))
+
+
+def test_of_pictures_that_share_one_change_some_are_enough(pairs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adversarial, "SOME", 2)
+    shared = replace(pairs(5), per_picture=False, summaries=[{}])
+    assert any("2 of 5 pictures are drawn" in text for text in words(figure(shared)))
+    assert html(shared).count("<figure>") == 2
+    assert "2 of 5 pictures are drawn" in html(shared)
+    assert html(pairs(5)).count("<figure>") == 5
 
 
 def test_a_page_and_a_terminal_say_the_same(pairs: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from convscope.views.style import BODY, DARK, HEAD, LIGHT, SMALL, Theme, settled
 NAMES, PLOT, APART = 210, 400, 70  # pixels: of participants' names, of a panel, and between two
 ROW, TOP, BOTTOM = 34, 70, 84
 DOT, MOST = 12, 14  # of a mark; participants that are drawn, the network among them
-CELL, LABEL = 30, 190  # of a confusion, and the room for a category's name
+CELL, LABEL = 44, NAMES  # of a confusion, at most, and the room for a category's name
 
 
 def figure(result: Agreement, theme: Theme = LIGHT) -> Plate:
@@ -43,10 +43,14 @@ def _square(result: Agreement) -> tuple[int, int]:
     return _cell(result) * len(result.names), _cell(result) * (len(result.names) + 1)
 
 
+def _step(result: Agreement) -> int:
+    """From one confusion to the other, each beneath its panel where it is no wider."""
+    return max(PLOT, _square(result)[1]) + APART
+
+
 def _size(result: Agreement) -> tuple[int, int]:
-    high, wide = _square(result)
-    bars = NAMES + 2 * PLOT + APART
-    return max(bars, LABEL + 2 * wide + APART), TOP + ROW * len(_shown(result)) + BOTTOM + 90 + high + LABEL
+    high = _square(result)[0]
+    return LABEL + 2 * _step(result) - APART, TOP + ROW * len(_shown(result)) + BOTTOM + 90 + high + LABEL
 
 
 def _draw(sheet: Sheet, result: Agreement, x: int, y: int) -> None:
@@ -105,8 +109,8 @@ def _confusions(sheet: Sheet, result: Agreement, x: int, y: int) -> None:
     words = "a row for what it is, a column for the answer; bright is often"
     sheet.text(x + LABEL, y - 50, words, size=SMALL, colour=theme.soft)
     for side, title in enumerate(("people answered", f"{result.participants[-1]} answered")):
-        left = x + LABEL + side * (wide + APART)
-        sheet.text(left, y - 16, shorten(title, wide + APART - 10, HEAD, True), size=HEAD, bold=True)
+        left = x + LABEL + side * _step(result)
+        sheet.text(left, y - 16, shorten(title, _step(result) - 10, HEAD, True), size=HEAD, bold=True)
         sheet.picture(resized(shares(result, side), (high, wide), smooth=False), left, y, title)
         for place, name in enumerate([*result.names, "none of them"]):
             sheet.plate.text(

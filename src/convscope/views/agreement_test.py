@@ -36,3 +36,9 @@ def test_of_many_people_some_are_drawn_and_the_network_always(result: Agreement)
     assert _shown(result)[-1] == 20
     assert figure(result).pixels().shape[0] > 800
     assert "Accuracy, error consistency" in html(result)
+
+
+def test_headings_of_few_categories_are_whole(result: Agreement) -> None:
+    said = [text.get_text() for text in figure(result).texts]
+    assert "people answered" in said
+    assert "net answered" in said

@@ -31,12 +31,13 @@ def data_uri(pixels: Pixels, *, quality: int = QUALITY, lossless: bool = False) 
     picture = Image.fromarray(pixels)
     if not features.check("webp"):
         return _uri(_encoded(picture, "PNG", optimize=True), "png")
-    exact = _encoded(picture, "WEBP", lossless=True, exact=True, method=4)
-    if not lossless and len(exact) > _SMALL:
-        near = _encoded(picture, "WEBP", quality=quality, method=4)
-        if len(near) < 0.7 * len(exact):
+    if not lossless:
+        # How large an exact one would be: quickly, and to some per cent; its best form takes four times as long.
+        exactly = len(_encoded(picture, "WEBP", lossless=True, exact=True, method=1))
+        near = _encoded(picture, "WEBP", quality=quality, method=4) if exactly > _SMALL else b""
+        if near and len(near) < 0.7 * exactly:
             return _uri(near, "webp")
-    return _uri(exact, "webp")
+    return _uri(_encoded(picture, "WEBP", lossless=True, exact=True, method=4), "webp")
 
 
 def _encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -51,15 +52,16 @@ def _uri(encoded: bytes, kind: str) -> str:
 
 def image(
     pixels: Pixels, alt: str, *, quality: int = QUALITY, lossless: bool = False, pixelated: bool = False,
-    shown: tuple[int, int] | None = None,
+    shown: tuple[int, int] | None = None, largest: int = LARGEST,
 ) -> str:  # fmt: skip
     """An <img>; ``pixelated`` keeps the squares of small pictures when the page enlarges them.
 
     ``shown`` (height, width) is the size of the <img> and its proportions, where they are not those of its pixels.
+    What is larger than ``largest`` is made smaller, unless it is lossless.
     """
     height, width = shown or pixels.shape[:2]
-    if max(pixels.shape[:2]) > LARGEST and not lossless:
-        share = LARGEST / max(pixels.shape[:2])
+    if max(pixels.shape[:2]) > largest and not lossless:
+        share = largest / max(pixels.shape[:2])
         smaller = (max(1, round(pixels.shape[0] * share)), max(1, round(pixels.shape[1] * share)))
         pixels = resized(pixels, smaller, smooth=True)
     kind = ' class="pixelated"' if pixelated else ""

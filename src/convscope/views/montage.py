@@ -326,7 +326,9 @@ def _figure(result: Pictures, group: int, grid: Grid, quality: int) -> str:
     marked = grid.caption(result.mark)
     what = title or result.quantity or "pictures"
     alt = f"Grid of {len(grid.tiles)} tiles: {what}{'; ' if marked else ''}{marked}"
-    tiles = embed.image(pixels, alt, lossless=True, shown=(pixels.shape[0] // 2, pixels.shape[1] // 2))
+    shown_at = (pixels.shape[0] // 2, pixels.shape[1] // 2)
+    exact = quality >= embed.QUALITY
+    tiles = embed.image(pixels, alt, quality=quality, lossless=exact, largest=max(pixels.shape), shown=shown_at)
     photo = ""
     if result.images is not None:
         shown = to_pixels(result.images[group].float().numpy())

@@ -18,7 +18,7 @@ from convscope.extras import require
 from convscope.results import Embedding
 from convscope.views import pages
 from convscope.views.embed import escape
-from convscope.views.style import LIGHT, number
+from convscope.views.style import LIGHT, measured
 
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; font-src data:; "
@@ -56,7 +56,7 @@ def page(result: Embedding) -> str:
 def _measures(result: Embedding) -> list[tuple[str, str]]:
     summary = result.summaries[0] if result.summaries else {}
     numbers = {name: value for name, value in summary.items() if isinstance(value, (int, float))}
-    return [(name.replace("_", " "), number(float(value), 3)) for name, value in numbers.items()]
+    return [(name.replace("_", " "), measured(value)) for name, value in numbers.items()]
 
 
 def _layout(result: Embedding) -> Any:

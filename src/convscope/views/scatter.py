@@ -18,6 +18,7 @@ from convscope.views.sheet import MARGIN, Plate, Sheet, bare, footer, framed, he
 from convscope.views.style import DARK, LIGHT, SMALL, Theme, measure, settled, shorten
 
 SIDE = 1100  # pixels
+FLATTEST = 0.55  # height of a frame, of its width
 NAMED = 40  # points at most that have their names written beside them
 
 
@@ -27,16 +28,28 @@ def figure(result: Scatter, theme: Theme = LIGHT) -> Plate:
     left_out = [f"{lost} points are not finite and are not drawn."] if lost else []
     count = f"{len(result.values) - lost:,} points"
     notes = [*footer(result, 0, 0, ""), *left_out]
-    sheet, top = framed((SIDE, SIDE + _legend_height(_groups(result)[0])), heading(result, count), notes, theme)
+    sheet, top = framed(_size(result), heading(result, count), notes, theme)
     _draw(sheet, result, MARGIN, top)
     return sheet.plate
+
+
+def _high(result: Scatter) -> int:
+    """Pixels of the frame's height: as the points lie, since both directions have one scale."""
+    points = result.values.double().numpy()
+    points = points[np.isfinite(points).all(1)]
+    across, down = np.ptp(points, axis=0) if len(points) else (1.0, 1.0)
+    return round(SIDE * float(np.clip(down / across if across > 0 else 1.0, FLATTEST, 1.0)))
+
+
+def _size(result: Scatter) -> tuple[int, int]:
+    return SIDE, _high(result) + _legend_height(_groups(result)[0])
 
 
 def _draw(sheet: Sheet, result: Scatter, x: int, y: int) -> None:
     theme, points = sheet.theme, result.values.double().numpy()
     finite = np.isfinite(points).all(1)
     kinds, groups = _groups(result)
-    axes = sheet.axes(x, y, SIDE, SIDE, "points")
+    axes = sheet.axes(x, y, SIDE, _high(result), "points")
     _plain(axes, theme)
     size = float(np.clip(12_000 / max(len(points), 1), 2.0, 42.0))
     colours = [_colour(theme, int(g), len(kinds)) for g in groups[finite]]
@@ -49,7 +62,7 @@ def _draw(sheet: Sheet, result: Scatter, x: int, y: int) -> None:
         _write_groups(axes, points[finite], groups[finite], [_called(result, kind) for kind in kinds], theme)
     elif len(result.names) == len(points) <= NAMED:
         _write_names(axes, points[finite], [n for n, there in zip(result.names, finite, strict=True) if there], theme)
-    _legend(sheet, result, x, y + SIDE)
+    _legend(sheet, result, x, y + _high(result))
 
 
 def _called(result: Scatter, kind: int) -> str:
@@ -63,7 +76,7 @@ def _write_groups(axes: Axes, points: Array, groups: Array, names: Sequence[str]
     """Each group's name at its median, the most compact groups first; none where another one stands."""
     middles = [np.median(points[groups == group], axis=0) for group in range(len(names))]
     spreads = [np.median(np.abs(points[groups == group] - m).sum(1)) for group, m in enumerate(middles)]
-    axes.figure.canvas.draw()  # only now is it known where the points stand
+    axes.apply_aspect()  # only now is it known where the points stand
     taken: list[tuple[float, float, float, float]] = []
     for group in np.argsort(spreads, kind="stable"):
         x, y = axes.transData.transform(middles[group])
@@ -133,6 +146,6 @@ def html(result: Scatter, *, quality: int = embed.QUALITY) -> str:
 
 def _on_page(result: Scatter, theme: Theme) -> Pixels:
     with settled():
-        sheet = bare((SIDE, SIDE + _legend_height(_groups(result)[0])), theme)
+        sheet = bare(_size(result), theme)
         _draw(sheet, result, 0, 0)
         return sheet.plate.pixels()

@@ -35,3 +35,18 @@ def test_any_number_of_points(count: int) -> None:
 def test_points_that_are_nowhere_are_said() -> None:
     drawn = figure(Scatter(values=torch.tensor([[0.0, 1.0], [torch.nan, 0.0]]), summaries=[{}]))
     assert "1 points are not finite and are not drawn." in [text.get_text() for text in drawn.texts]
+
+
+def test_names_of_groups_stand_clear_of_each_other_where_the_frame_is_not_filled() -> None:
+    generator = torch.Generator().manual_seed(0)
+    middles = torch.rand(60, 1, 2, generator=generator) * torch.tensor([10.0, 3.0])
+    points = (middles + 0.05 * torch.randn(60, 5, 2, generator=generator)).flatten(0, 1)
+    names = [f"class {number:02d}" for number in range(60)]
+    drawn = figure(
+        Scatter(values=points, summaries=[{}], groups=torch.arange(60).repeat_interleave(5), group_names=names)
+    )
+    drawn.pixels()  # type: ignore[attr-defined]
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    assert len(boxes) > 15
+    assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+    assert drawn.axes[0].bbox.height < 0.7 * drawn.axes[0].bbox.width

@@ -116,6 +116,11 @@ def number(value: float, digits: int = 2) -> str:
     return ("−" if value < 0 else "") + whole
 
 
+def measured(value: float) -> str:
+    """A count as it is, ``1,649``, and anything else to three digits."""
+    return f"{value:,}" if isinstance(value, int) else number(float(value), 3)
+
+
 def percent(share: float) -> str:
     """``93 %``, ``4.2 %``, ``< 0.1 %``."""
     if 0 < share < 0.001:

@@ -26,7 +26,7 @@ from convscope.results import (
 )
 from convscope.views import embed
 from convscope.views.sheet import MARGIN, Plate, framed, heading, picture_name, sentence
-from convscope.views.style import BODY, LIGHT, Theme, measure, number, percent, shorten
+from convscope.views.style import BODY, LIGHT, Theme, measure, measured, number, percent, shorten
 
 MOST = 64  # rows in one figure; the rest are said
 ROW = 38  # pixels
@@ -234,7 +234,7 @@ def _line(captions: Sequence[str]) -> str:
 @_said.register
 def _(result: Embedding) -> Said:
     measures = {name: value for name, value in result.summaries[0].items() if isinstance(value, (int, float))}
-    return [("", ("measure", ""), [[name.replace("_", " "), number(value, 3)] for name, value in measures.items()])]
+    return [("", ("measure", ""), [[name.replace("_", " "), measured(value)] for name, value in measures.items()])]
 
 
 def _bar(share: float, width: int = 20) -> str:

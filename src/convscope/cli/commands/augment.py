@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, QUIET_OPTIONS, Options, parameters
+from convscope.cli.options import CONTEXT, QUIET_OPTIONS, Command, Options, parameters
 
 
 def _augment(folder: Path, output: Path, quiet: bool, styles: tuple[str, ...], **given: Any) -> None:
@@ -33,7 +33,7 @@ AUGMENT_OPTIONS: Options = {
     ("--size",): {"type": click.IntRange(1), "help": "Longer side at most, in pixels."},
     ("--seed",): {"type": click.IntRange(0), "default": 0, "help": "Seed of the choice among styles."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "augment",
     callback=_augment,
     params=[

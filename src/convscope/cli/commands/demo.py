@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
+from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Command, Options, load, parameters
 
 
 def _demo(output: Path, quiet: bool, **given: Any) -> None:
@@ -23,7 +21,7 @@ def _demo(output: Path, quiet: bool, **given: Any) -> None:
 DEMO_OPTIONS: Options = {
     ("--output", "-o"): {"type": FILE, "default": Path("demo.html"), "show_default": True, "help": "Page to write."},
 }
-COMMAND = click.Command(
+COMMAND = Command(
     "demo",
     callback=_demo,
     params=parameters(DEMO_OPTIONS | NETWORK_OPTIONS | QUIET_OPTIONS),

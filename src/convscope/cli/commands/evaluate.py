@@ -16,6 +16,7 @@ from convscope.cli.options import (
     NETWORK_OPTIONS,
     OUTPUT_OPTIONS,
     QUIET_OPTIONS,
+    Command,
     Options,
     load,
     parameters,
@@ -76,7 +77,7 @@ EVALUATE_OPTIONS: Options = {
     ("--planted",): {"is_flag": True, "help": "Instead of photographs: small networks of which it is known what they "
                      "look at, trained on the spot."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "evaluate",
     callback=_evaluate,
     params=[

@@ -9,7 +9,16 @@ from typing import Any
 import click
 
 from convscope.cli.bar import make_console
-from convscope.cli.options import CONTEXT, FOLDER, NETWORK_OPTIONS, QUIET_OPTIONS, Options, arguments, parameters
+from convscope.cli.options import (
+    CONTEXT,
+    FOLDER,
+    NETWORK_OPTIONS,
+    QUIET_OPTIONS,
+    Command,
+    Options,
+    arguments,
+    parameters,
+)
 from convscope.errors import OptionError
 
 
@@ -66,7 +75,7 @@ EXPLORE_OPTIONS: Options = {
     ("--memory",): {"type": click.FloatRange(0.5), "default": 8.0, "show_default": True, "metavar": "GIB",
                     "help": "Most memory of the process that runs techniques."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "explore",
     callback=_explore,
     params=[

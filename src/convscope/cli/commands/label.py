@@ -10,7 +10,17 @@ from typing import Any
 import click
 
 from convscope.cli.bar import make_console
-from convscope.cli.options import CONTEXT, FILE, FOLDER, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
+from convscope.cli.options import (
+    CONTEXT,
+    FILE,
+    FOLDER,
+    NETWORK_OPTIONS,
+    QUIET_OPTIONS,
+    Command,
+    Options,
+    load,
+    parameters,
+)
 
 
 def _label(
@@ -53,7 +63,7 @@ LABEL_OPTIONS: Options = {
     ("--picture",): {"type": FILE, "default": Path("label.png"), "show_default": True,
                      "help": "File in which each picture is shown."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "label",
     callback=_label,
     params=[

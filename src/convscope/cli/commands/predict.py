@@ -11,7 +11,7 @@ import click
 
 from convscope.cli.bar import make_console
 from convscope.cli.commands.label import ASKING_OPTIONS
-from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
+from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Command, Options, load, parameters
 
 
 def _predict(
@@ -56,7 +56,7 @@ PREDICT_OPTIONS: Options = {
     ("--picture",): {"type": FILE, "default": Path("predict.png"), "show_default": True,
                      "help": "File in which each picture is shown."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "predict",
     callback=_predict,
     params=[

@@ -15,6 +15,7 @@ from convscope.cli.options import (
     INDEXED_NETWORK_OPTIONS,
     QUIET_OPTIONS,
     SEED,
+    Command,
     Options,
     arguments,
     parameters,
@@ -60,7 +61,7 @@ REPORT_OPTIONS: Options = {
     ("--limit",): {"type": click.IntRange(1), "default": 8, "show_default": True, "metavar": "N",
                    "help": "Photographs at most; of more, some in equal steps."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "report",
     callback=_report,
     params=[

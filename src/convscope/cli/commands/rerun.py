@@ -14,6 +14,7 @@ from convscope.cli.options import (
     INDEXED_NETWORK_OPTIONS,
     OUTPUT_OPTIONS,
     QUIET_OPTIONS,
+    Command,
     Options,
     parameters,
 )
@@ -53,7 +54,7 @@ RERUN_OPTIONS: Options = {
     **QUIET_OPTIONS,
 }
 del RERUN_OPTIONS["--seed", "random_seed"]
-COMMAND = click.Command(
+COMMAND = Command(
     "rerun",
     callback=_rerun,
     params=[

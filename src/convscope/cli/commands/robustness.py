@@ -15,6 +15,7 @@ from convscope.cli.options import (
     NETWORK_OPTIONS,
     OUTPUT_OPTIONS,
     QUIET_OPTIONS,
+    Command,
     Options,
     epsilon,
     load,
@@ -80,7 +81,7 @@ ROBUSTNESS_OPTIONS: Options = {
     ("--corruptions",): {"is_flag": True, "help": "Photographs spoiled in twelve ways at five severities as well; the "
                          "files are numbered."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "robustness",
     callback=_robustness,
     params=[

@@ -14,6 +14,7 @@ from convscope.cli.options import (
     NETWORK_OPTIONS,
     QUIET_OPTIONS,
     SEED,
+    Command,
     Options,
     arguments,
     load,
@@ -80,7 +81,7 @@ SCAN_OPTIONS: Options = {
                     "help": "ray spreads the scan over a cluster, by RAY_ADDRESS."},
 }  # fmt: skip
 SCAN_NAMES = ("layers", "code_layers", "patches", "gradients", "chunk", "batch", "thumbnail", "workers", "engine")
-COMMAND = click.Command(
+COMMAND = Command(
     "scan",
     callback=_scan,
     params=[

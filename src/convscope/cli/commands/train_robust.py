@@ -8,7 +8,17 @@ from typing import Any
 import click
 
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Options, epsilon, load, parameters
+from convscope.cli.options import (
+    CONTEXT,
+    FILE,
+    NETWORK_OPTIONS,
+    QUIET_OPTIONS,
+    Command,
+    Options,
+    epsilon,
+    load,
+    parameters,
+)
 
 
 def _train_robust(folder: Path, output: Path, resume: Path | None, half: bool, quiet: bool, **given: Any) -> None:
@@ -70,7 +80,7 @@ TRAIN_ROBUST_OPTIONS: Options = {
     ("--half",): {"is_flag": True, "help": "Store them in half precision."},
     ("--resume",): {"type": FILE, "metavar": "FILE.state", "help": "What a stopped training goes on from."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "train-robust",
     callback=_train_robust,
     params=[

@@ -9,7 +9,7 @@ import click
 
 from convscope import registry
 from convscope.cli.bar import make_console, watched
-from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Options, load, parameters
+from convscope.cli.options import CONTEXT, FILE, NETWORK_OPTIONS, QUIET_OPTIONS, Command, Options, load, parameters
 from convscope.errors import OptionError
 
 
@@ -81,7 +81,7 @@ TRAIN_STYLE_OPTIONS: Options = {
        for name, about in TRAINING.items()},
     ("--resume",): {"type": FILE, "metavar": "FILE.state", "help": "What a stopped training goes on from."},
 }  # fmt: skip
-COMMAND = click.Command(
+COMMAND = Command(
     "train-style",
     callback=_train_style,
     params=[

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from convscope.extras import require
+
 Points = NDArray[np.float64]
 Cells = NDArray[np.int64]
+EXACT = 1_000  # points below which openTSNE compares all with all to find neighbours
 COLD = 2e-3  # the temperature at which prices are good enough; far below it they run out of digits
 
 
@@ -27,6 +31,20 @@ def principal(codes: NDArray[np.float32], count: int) -> tuple[Points, float]:
     total = float((centred**2).sum())
     missing = np.zeros((len(points), count - points.shape[1]))
     return np.concatenate([points, missing], 1), float(sizes.sum()) / total if total else 1.0
+
+
+def affinities(points: Points, perplexity: float, seed: int, workers: int, extra: str) -> Any:
+    """Those of openTSNE, bit for bit, with the neighbours that it would choose to find.
+
+    Left to itself it first imports pynndescent, if umap-learn has brought that, to see whether it is there, and that
+    compiles for up to a quarter of a minute. Raises :class:`MissingExtra` without openTSNE.
+    """
+    neighbours = require("openTSNE.nearest_neighbors", extra)
+    kind = neighbours.Sklearn if len(points) < EXACT else neighbours.Annoy
+    count = min(len(points) - 1, int(3 * perplexity))
+    found = kind(points, count, n_jobs=workers, random_state=seed)
+    made = require("openTSNE.affinity", extra)
+    return made.MultiscaleMixture(perplexities=perplexity, knn_index=found, n_jobs=workers, random_state=seed)
 
 
 def lattice_for(count: int, shape: float = 1.0) -> tuple[int, int]:

@@ -5,12 +5,27 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+import openTSNE
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from convscope.techniques.dataset._plane import assigned, lattice_for, principal, snapped, unit_square
+from convscope.techniques.dataset._plane import affinities, assigned, lattice_for, principal, snapped, unit_square
+
+
+@pytest.mark.parametrize("count", [60, 1_100])
+def test_affinities_are_those_of_opentsne_which_is_kept_from_importing_what_compiles(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = np.random.default_rng(0).normal(size=(count, 5))
+    looked: list[str] = []
+    monkeypatch.setattr(openTSNE.affinity, "is_package_installed", looked.append)
+    found = affinities(points, 9.0, 3, 1, "index")
+    assert looked == []
+    theirs = openTSNE.affinity.MultiscaleMixture(points, 9.0, n_jobs=1, random_state=3)
+    assert looked == ["pynndescent"]
+    assert (found.P != theirs.P).nnz == 0
 
 
 @pytest.mark.parametrize("shape", [(40, 7), (6, 20)])

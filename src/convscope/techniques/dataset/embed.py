@@ -31,7 +31,7 @@ from convscope.index import Index
 from convscope.registry import Layer, Seed, technique
 from convscope.results import Embedding
 from convscope.techniques.dataset._pictures import rows_of, short, thumbnails
-from convscope.techniques.dataset._plane import Points, assigned, lattice_for, principal, snapped
+from convscope.techniques.dataset._plane import Points, affinities, assigned, lattice_for, principal, snapped
 from convscope.techniques.dataset._quality import agreement, silhouette, trustworthiness
 
 Method = Literal["tsne", "pca", "umap"]
@@ -155,6 +155,8 @@ def _pca(codes: NDArray[np.float32], perplexity: float, seed: int) -> tuple[Poin
 def _tsne(codes: NDArray[np.float32], perplexity: float, seed: int) -> tuple[Points, dict[str, float]]:
     reduced, _ = principal(codes, min(COMPONENTS, codes.shape[1]))
     perplexity = min(perplexity, (len(codes) - 1) / 3)
+    workers = torch.get_num_threads()
+    near = affinities(reduced, perplexity, seed, workers, "index")
     with progress.counting("steps", STEPS) as counter:
 
         def told(*_: Any) -> None:
@@ -162,10 +164,10 @@ def _tsne(codes: NDArray[np.float32], perplexity: float, seed: int) -> tuple[Poi
             counter.done()
 
         found = require("openTSNE", "index").TSNE(
-            perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=torch.get_num_threads(),
+            perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=workers,
             negative_gradient_method="fft" if len(codes) >= INTERPOLATED else "bh",
             callbacks=told, callbacks_every_iters=50,
-        ).fit(reduced)  # fmt: skip
+        ).fit(reduced, near)  # fmt: skip
     points = np.asarray(found, dtype=np.float64)
     return points, {"perplexity": perplexity, "kl_divergence": float(found.kl_divergence)}
 

@@ -46,6 +46,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
     ),
     quick={"target": 0, "steps": 2, "batch": 2, "shares": [0.1, 0.2]},
     example={"target": "sunflower", "steps": 60, "batch": 4, "shares": [0.15, 0.3]},
+    together=True,
 )
 def patch(
     network: Network,
@@ -142,7 +143,8 @@ def _split(job: _Job, images: Tensor, share: float) -> tuple[Tensor, Tensor, lis
 
 
 def _wide_note(job: _Job, judged: int) -> list[str]:
-    return [] if judged >= 20 else [f"the success is that of {judged} pictures; give more for narrower intervals"]
+    counted = "one picture" if judged == 1 else f"{judged} pictures"
+    return [] if judged >= 20 else [f"the success is that of {counted}; give more for narrower intervals"]
 
 
 def _start(side: int, seed: int) -> Tensor:

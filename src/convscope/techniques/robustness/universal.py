@@ -53,6 +53,7 @@ MOMENTUM = 0.9
         "as fooled whether or not the label was right before."
     ),
     quick={"rounds": 2},
+    together=True,
 )
 def universal(
     network: Network,

@@ -38,7 +38,7 @@ from convscope.parameterizations import Fourier, Pixels
 from convscope.registry import Layer, Seed, Target, technique
 from convscope.regularizers import Denoise, Frame, MeanOne, Ramp, Regularizer
 from convscope.results import Pictures
-from convscope.techniques.dataset._plane import Points, principal
+from convscope.techniques.dataset._plane import Points, affinities, principal
 from convscope.techniques.synthesize._run import Resume, Run, Sitting, seen_again
 from convscope.transforms import Crops, Jitter, Noise, Transform
 
@@ -79,13 +79,16 @@ SCHEDULE = (
         "picture starts from a mean photograph, so its layout and colours are the photographs', not only the network's."
     ),
     quick={"facets": 1, "steps": 4, "target": 0},
-    example={"facets": 2, "steps": 48},
+    example={"target": "sunflower", "facets": 6, "steps": 24},
+    together=True,
 )
 def facets(
     network: Network,
     images: Tensor,
     *,
-    target: Target = None,
+    target: Annotated[
+        Target, Field(description="class, an index or a label; the one that most photographs are taken for if left out")
+    ] = None,
     layer: Layer = None,
     facets: Annotated[int, Field(ge=1, description="how many kinds of photographs to tell apart")] = 4,
     schedule: Annotated[
@@ -162,10 +165,10 @@ def placed(codes: Tensor, seed: int) -> Points:
     points, _ = principal(codes.numpy(), min(COMPONENTS, len(codes), codes.shape[1]))
     if len(points) < FEWEST_FOR_TSNE:
         return points
-    tsne = require("openTSNE", "facets").TSNE(
-        perplexity=min(30.0, (len(points) - 1) / 3), random_state=seed, initialization="pca", n_jobs=1
-    )
-    return np.asarray(tsne.fit(points))
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    near = affinities(points, perplexity, seed, 1, "facets")
+    tsne = require("openTSNE", "facets").TSNE(perplexity=perplexity, random_state=seed, initialization="pca", n_jobs=1)
+    return np.asarray(tsne.fit(points, near))
 
 
 def clusters(points: Points, count: int, seed: int) -> list[list[int]]:

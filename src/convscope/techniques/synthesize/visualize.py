@@ -130,7 +130,9 @@ PRESETS: dict[str, Recipe] = {
 def visualize(
     network: Network,
     *,
-    target: Target = None,
+    target: Annotated[
+        Target, Field(description="class, or several: an index, a label or an unambiguous part of one; six if left out")
+    ] = None,
     layer: Layer = None,
     unit: Annotated[
         str | int | Sequence[str | int] | None,
