@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _plain import plainly
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,7 +44,8 @@ class Bare(nn.Module):
         self.module, self._network = network.module, network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._network(images)
+        with plainly():
+            return self._network(images)
 
 
 def floor(network: Network, images: Tensor, classes: Tensor, steps: int) -> None:
@@ -52,7 +54,8 @@ def floor(network: Network, images: Tensor, classes: Tensor, steps: int) -> None
     for part, goal in zip(images.split(size), classes.split(size), strict=True):
         for _ in range(steps):
             pixels = part.clone().requires_grad_()
-            loss = F.cross_entropy(network(pixels).float(), goal, reduction="sum")
+            with plainly():
+                loss = F.cross_entropy(network(pixels).float(), goal, reduction="sum")
             torch.autograd.grad(loss, pixels)
 
 

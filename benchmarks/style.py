@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _plain import plainly
 from torch import Tensor
 
 import convscope
@@ -98,7 +99,8 @@ def floor(network: Network, images: Tensor, layers: list[str], cotangents: dict[
 
     handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
     try:
-        network.forward(images)
+        with plainly():
+            network.forward(images)
     except Done:
         pass
     finally:
@@ -161,7 +163,8 @@ def gatys(network: Network, content: Tensor, painting: Tensor) -> Callable[[Tens
     kept = layers[-2]
 
     def maps(image: Tensor) -> dict[str, Tensor]:
-        return {name: value.float() for name, value in observe(network, image, layers).items()}
+        with plainly():
+            return {name: value.float() for name, value in observe(network, image, layers).items()}
 
     def gram(value: Tensor) -> Tensor:
         rows = value[0].flatten(1)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _plain import plainly
 from torch import Tensor
 
 import convscope
@@ -71,7 +72,7 @@ def floor(network: Network, images: Tensor, layer: str, steps: int) -> None:
     """So many bare passes forward and back."""
     for _ in range(steps):
         pixels = images.clone().requires_grad_()
-        with torch.enable_grad():
+        with torch.enable_grad(), plainly():
             score = observe(network, pixels, [layer])[layer].float().square().sum()
         torch.autograd.grad(score, pixels)
 
