@@ -3,6 +3,7 @@
     python docs/make.py               # gallery pictures and technique pages; with names, of these techniques only
     python docs/make.py pages         # the technique pages again, from the pictures and costs that are there
     python docs/make.py guide         # run the guide and keep its pictures; with names, of these pages only
+    python docs/make.py explorer      # pictures of the explorer, in Chromium
     python docs/make.py maps          # all heat maps of one photograph beside each other (minutes)
     python docs/make.py networks      # the table of networks, by running them (minutes)
     python docs/make.py matrix        # the table of networks and techniques, by running them (minutes)
@@ -329,6 +330,14 @@ def matrix(names: Sequence[str]) -> None:
     matrix.write(names)
 
 
+def explorer(_: Sequence[str]) -> None:
+    """Its pages, as Chromium shows them."""
+    import shots
+
+    for name, picture in shots.taken():
+        save(picture, GALLERY / f"{name}.webp")
+
+
 def benchmarks(_: Sequence[str]) -> None:
     import measured
 
@@ -336,7 +345,7 @@ def benchmarks(_: Sequence[str]) -> None:
 
 
 WRITERS = {
-    "pages": write_pages, "guide": guide, "maps": maps,
+    "pages": write_pages, "guide": guide, "maps": maps, "explorer": explorer,
     "networks": networks, "matrix": matrix, "benchmarks": benchmarks,
 }  # fmt: skip
 

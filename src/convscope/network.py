@@ -478,6 +478,15 @@ class Network:
     def label(self, index: int) -> str:
         return self.labels[index] if index < len(self.labels) else f"class {index}"
 
+    def class_of(self, layer: str, channel: int) -> str | None:
+        """The label of the class that a channel stands for, where no weights lie behind its layer; None elsewhere."""
+        info, modules = self.layer(layer), dict(self.module.named_modules())
+        names = [each.name for each in self._layers]
+        behind = (modules[name] for name in names[names.index(info.name) + 1 :])
+        if not self.labels or info.channels != self.classes:
+            return None
+        return None if any(True for part in behind for _ in part.parameters(recurse=False)) else self.label(channel)
+
     def target(self, target: int | str) -> int:
         """The index of a class given by index, label, or an unambiguous part of a label.
 

@@ -359,6 +359,16 @@ def test_layers_as_a_pass_meets_them() -> None:
     assert (fc.shape, fc.layout, fc.grid, fc.channels, fc.spatial) == ((8,), "none", None, 8, False)
 
 
+def test_a_channel_stands_for_a_class_where_no_weights_follow() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    net = Network(module.eval(), labels=("ant", "bee", "cat"), input_size=(8, 8))
+    assert [net.class_of(str(place), 1) for place in range(6)] == [None, None, "bee", "bee", "bee", "bee"]
+    assert Network(module, input_size=(8, 8)).class_of("3", 1) is None
+    assert labelled().class_of("relu", 0) is None
+
+
 def test_a_layer_by_name() -> None:
     net = labelled()
     assert net.layer("relu").kind == "ReLU"

@@ -158,9 +158,11 @@ def _network_routes(desk: Desk) -> APIRouter:
         return {"fields": desk.live.fields(desk.layer(layer))}
 
     @router.get("/layers/{layer}/units/{channel}")
-    def unit(layer: str, channel: int) -> dict[str, Any]:
+    def unit(
+        layer: str, channel: int, picture: Annotated[str | None, Query(max_length=64)] = None
+    ) -> dict[str, Any]:  # fmt: skip
         """What is known of a channel: where it fires most, its statistics, its filter."""
-        return desk.unit(layer, channel)
+        return desk.unit(layer, channel, picture)
 
     @router.get("/layers/{layer}/units/{channel}/seen.png", response_class=Response)
     def seen(
@@ -210,7 +212,7 @@ def _picture_routes(desk: Desk) -> APIRouter:
     @router.get("/pictures/{name}/maps/{layer}")
     def maps(name: str, layer: str, page: Annotated[int, Query(ge=0, le=10_000)] = 0) -> dict[str, Any]:
         """Numbers about a layer's feature maps, 64 a page."""
-        return desk.live.sheet(desk.known(name), desk.layer(layer), page)[1]
+        return desk.sheet(name, desk.layer(layer), page)
 
     @router.get("/pictures/{name}/maps/{layer}/sheet.png", response_class=Response)
     def sheet(name: str, layer: str, page: Annotated[int, Query(ge=0, le=10_000)] = 0) -> Response:

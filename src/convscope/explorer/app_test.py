@@ -228,3 +228,54 @@ def test_what_excites_a_unit_is_its_guided_gradient_within_what_it_sees(
     assert client.get(address, params={**where, "row": 99}).status_code == 422
     assert client.get(address).status_code == 422
     assert client.get(address, params={"place": 0}).status_code == 404
+
+
+def run(lines: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the last of some lines of Python gives, in a folder with the picture that they name."""
+    (folder / "noise.png").write_bytes(png())
+    monkeypatch.chdir(folder)
+    *before, last = lines.split("\n")
+    names: dict[str, Any] = {}
+    exec("\n".join(before), names)  # the page's own lines
+    if " = " in last:
+        exec(last, names)
+        return names[last.partition(" = ")[0]]
+    return eval(last, names)
+
+
+def test_the_lines_of_a_layer_and_of_a_unit_give_their_maps(
+    client: TestClient, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = client.get(f"/api/pictures/{picture}/maps/{LAYER}").json()
+    unit = client.get(f"/api/layers/{LAYER}/units/2?picture={picture}").json()
+    assert about["command"].startswith("convscope activations noise.png --layer 1 --network ")
+    maps = run(about["python"], tmp_path, monkeypatch)
+    assert maps.amax((0, 2, 3)).tolist() == pytest.approx(about["maxima"], abs=0.01)
+    fired = run(unit["python"], tmp_path, monkeypatch)
+    torch.testing.assert_close(fired, maps[0, 2])
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"epsilon": 6 / 255},
+        {"boxes": [[0, 0, 12, 12], [12, 12, 12, 12]], "fill": "black"},
+        {"boxes": [[4, 8, 12, 12]], "fill": "mean", "epsilon": 2 / 255},
+        {"style": "starry_night", "strength": 0.4, "boxes": [[4, 8, 12, 12]], "fill": "grey"},
+    ],
+)
+def test_the_lines_of_a_change_give_its_answer(
+    client: TestClient, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+) -> None:
+    if "style" in wanted:
+        wanted["style"] = client.get("/api/network").json()["styles"][0]
+    told = client.post(f"/api/pictures/{picture}/changes", json=wanted).json()
+    assert told["command"].startswith("# save the changed picture, then\nconvscope classify changed.png --network ")
+    shares = {entry["index"]: entry["after"] for entry in told["classes"]}
+    code = told["python"].replace("topk(5)", "topk(4)")  # of four classes
+    found = run(code, tmp_path, monkeypatch)
+    for value, index in zip(found.values[0].tolist(), found.indices[0].tolist(), strict=True):
+        assert value == pytest.approx(shares[index], abs=2e-3)
+    plain = client.get(f"/api/pictures/{picture}").json()
+    assert plain["command"].startswith("convscope classify noise.png --network ")
+    assert "save the changed" not in plain["command"]

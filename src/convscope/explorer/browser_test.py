@@ -246,9 +246,11 @@ def test_a_guess_is_made_by_key_and_scored_at_the_end(page: Any) -> None:
     assert page.get_by_text("Save the answers as CSV").get_attribute("href").endswith("/answers.csv")
 
 
-def test_the_map_its_table_and_its_grid_choose_the_same_pictures(
+@pytest.fixture
+def map_page(
     browser: Any, colour_index: Index, colour_spec: dict[str, object], tmp_path: Path
-) -> None:
+) -> Iterator[Any]:  # fmt: skip
+    """The map of the small index, whose console must stay silent."""
     with served(Settings(loaded=colour_spec, index=colour_index.path, cache=tmp_path)) as where:
         context = browser.new_context(viewport={"width": 1280, "height": 1300}, base_url=where)
         context.set_default_timeout(EXPECT)
@@ -256,43 +258,152 @@ def test_the_map_its_table_and_its_grid_choose_the_same_pictures(
         made.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         made.on("pageerror", lambda error: said.append(str(error)))
         made.goto("/index")
-        made.locator(".map[data-drawn]").wait_for()
-        made.wait_for_function("Bokeh.documents.at(-1).is_idle")  # and laid out
-        _lasso(made)
-        made.get_by_role("heading", name=f"{len(colour_index)} pictures").wait_for()
-        row = made.locator("aside tbody tr").first
-        name, count = row.locator("td").all_inner_texts()
-        row.get_by_role("button").click()
-        made.get_by_role("heading", name=f"{count} pictures", exact=True).wait_for()
-        with made.expect_download() as waiting:
-            made.get_by_role("button", name="Save the selection as CSV").click()
-        lines = Path(waiting.value.path()).read_text().splitlines()
-        assert lines[0] == "id,path,label,predicted,probability"
-        assert [line.split(",")[3] for line in lines[1:]] == [name] * int(count)
-        made.locator(".grid-of a").first.click()
-        made.get_by_role("heading", name="Nearest to it").wait_for()
-        assert "at=" in made.url
-        assert _serious(made) == []
-        made.reload()
-        made.get_by_role("heading", name="Nearest to it").wait_for()
-        made.get_by_role("button", name="Look into it").click()
-        made.wait_for_url("**/pictures/*")
-        made.locator(".ranks li").first.wait_for()
+        _drawn(made)
+        yield made
         context.close()
     assert said == []
 
 
-def _lasso(page: Any) -> None:
-    """Around everything, with the mouse."""
-    page.locator(".bk-tool-icon-lasso-select").first.click()
-    box = page.locator(".map canvas").first.bounding_box()
-    left, top = box["x"] + 20, box["y"] + 50  # the toolbar lies over the canvas, and the plot begins below it
-    right, bottom = box["x"] + box["width"] - 20, box["y"] + box["height"] - 20
-    page.mouse.move(left, top)
+def test_the_map_its_table_and_its_grid_choose_the_same_pictures(map_page: Any, colour_index: Index) -> None:
+    made = map_page
+    _lasso(made)
+    made.get_by_role("heading", name=f"{len(colour_index)} pictures").wait_for()
+    row = made.locator("aside tbody tr").first
+    name, count = row.locator("td").all_inner_texts()
+    row.get_by_role("button").click()
+    made.get_by_role("heading", name=f"{count} pictures", exact=True).wait_for()
+    lines = _saved(made)
+    assert lines[0] == "id,path,label,predicted,probability"
+    assert [line.split(",")[3] for line in lines[1:]] == [name] * int(count)
+    made.locator(".grid-of a").first.click()
+    made.get_by_role("heading", name="Nearest to it").wait_for()
+    assert "at=" in made.url
+    assert _serious(made) == []
+    made.reload()
+    made.get_by_role("heading", name="Nearest to it").wait_for()
+    made.get_by_role("button", name="Look into it").click()
+    made.wait_for_url("**/pictures/*")
+    made.locator(".ranks li").first.wait_for()
+
+
+def test_the_address_of_a_map_holds_its_lassos_its_class_and_its_view(map_page: Any, browser: Any) -> None:
+    made = map_page
+    _lasso(made, right=0.5)
+    made.get_by_text("Save the selection as CSV").wait_for()
+    half = _saved(made)
+    assert 1 < len(half) - 1 < 24
+    _lasso(made, left=0.5, shift=True)
+    made.get_by_role("heading", name="24 pictures").wait_for()
+    made.locator("aside tbody tr button").first.click()
+    made.get_by_text("Those taken for").wait_for()
+    made.locator("[role=application]").focus()
+    made.keyboard.press("+")
+    made.wait_for_url("**view=*")
+    assert "lasso=" in made.url
+    assert "*" in made.url
+    assert "only=" in made.url
+    chosen, address = _saved(made), made.url
+
+    other = made.context.new_page()  # as a colleague opens it
+    other.goto(address)
+    _drawn(other)
+    other.get_by_text("Those taken for").wait_for()
+    assert _saved(other) == chosen
+    assert other.url == address
+    other.close()
+
+    made.go_back()
+    made.get_by_role("heading", name="24 pictures").wait_for()
+    made.go_back()
+    made.get_by_role("heading", name=f"{len(half) - 1} pictures", exact=True).wait_for()
+    assert _saved(made) == half
+    made.locator("[role=application]").focus()
+    made.keyboard.press("Escape")
+    made.get_by_text("Point at a picture").wait_for()
+    made.go_back()
+    made.reload()
+    made.get_by_role("heading", name=f"{len(half) - 1} pictures", exact=True).wait_for()
+    assert _saved(made) == half
+
+
+def test_the_keys_choose_a_picture_on_the_map_and_the_pointer_shows_one(map_page: Any) -> None:
+    made = map_page
+    made.locator("[role=application]").focus()
+    for _ in range(12):  # towards a picture, until one is near the middle
+        made.keyboard.press("ArrowRight")
+        made.wait_for_timeout(150)
+        if made.locator(".tip:visible").count():
+            break
+    shown = made.locator(".tip img").get_attribute("src")
+    made.keyboard.press("Enter")
+    made.get_by_role("heading", name="Nearest to it").wait_for()
+    assert made.locator("img.chosen").get_attribute("src") == shown
+
+
+PLANE = """async ([x, y, ring]) => {
+    const { Plane, packed, simplified } = await import("/static/plane.js");
+    const canvas = document.createElement("canvas");
+    const plane = new Plane(canvas, Float32Array.from(x), Float32Array.from(y));
+    plane.colours.fill(packed("#ff8000"));
+    plane.draw({ left: 0, top: 1, unit: 1 / 200 }, 200, 200, 9, "#000000");
+    const drawn = canvas.getContext("2d").getImageData(0, 0, 200, 200).data;
+    const places = x.map((_, i) => [Math.round(x[i] * 200), Math.round((1 - y[i]) * 200)]);
+    const coarse = () => {
+        plane.draw({ left: 0, top: 1, unit: 1 / 200 }, 200, 200, 9, "#000000", { ratio: 1, step: 2 });
+        return places.map(([c, r]) => plane.pick(c + 3, r));
+    };
+    return {
+        colours: places.map(([c, r]) => [...drawn.slice(4 * (200 * r + c), 4 * (200 * r + c) + 4)]),
+        picked: places.map(([c, r]) => plane.pick(c + 3, r)), none: plane.pick(199, 199, 3), some: coarse(),
+        within: [...plane.within(ring, new Uint8Array(x.length))],
+        line: simplified([[0, 0], [1, 0.001], [2, 0], [2, 1], [2, 2]], 0.01),
+    };
+}"""
+
+
+def test_points_are_where_they_belong_and_found_again_and_a_ring_holds_what_it_surrounds(page: Any) -> None:
+    page.goto("/")
+    x, y = [0.1, 0.5, 0.9, 0.25], [0.2, 0.5, 0.8, 0.75]
+    hooked = [[0, 0], [0.6, 0], [0.6, 0.6], [0.4, 0.6], [0.4, 0.3], [0, 0.3]]  # holds the first two, around a corner
+    found = page.evaluate(PLANE, [x, y, hooked])
+    for colour in found["colours"]:
+        assert colour == pytest.approx([0.78 * 255, 0.78 * 128, 0, 255], abs=2)
+    assert found["picked"] == [0, 1, 2, 3]
+    assert found["none"] == -1
+    assert found["some"] == [0, -1, 2, -1]  # while they move
+    assert found["within"] == [1, 1, 0, 0]
+    assert found["line"] == [[0, 0], [2, 0], [2, 2]]
+
+
+def _drawn(page: Any) -> None:
+    page.locator(".map[data-drawn]").wait_for()
+    page.wait_for_function("Bokeh.documents.at(-1).is_idle")  # and laid out
+
+
+def _saved(page: Any) -> list[str]:
+    """The lines of the table of the selection."""
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Save the selection as CSV").click()
+    return Path(waiting.value.path()).read_text().splitlines()
+
+
+def _lasso(page: Any, left: float = 0.0, right: float = 1.0, *, shift: bool = False) -> None:
+    """Around everything between two shares of the width, with the mouse."""
+    tool = "Bokeh.documents.at(-1).roots()[0].toolbar.tools.find((tool) => tool.type === 'LassoSelectTool')"
+    if not page.evaluate(f"{tool}.active"):
+        page.locator(".bk-tool-icon-lasso-select").first.click()
+    box = page.locator(".map canvas.points").bounding_box()
+    start, end = box["x"] + 2 + left * (box["width"] - 4), box["x"] + 2 + right * (box["width"] - 4)
+    top, bottom = box["y"] + 2, box["y"] + box["height"] - 2
+    if shift:
+        page.keyboard.down("Shift")
+    page.mouse.move(start, top)
     page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top)):
+    for x, y in ((end, top), (end, bottom), (start, bottom), (start, top)):
         page.mouse.move(x, y, steps=6)
     page.mouse.up()
+    if shift:
+        page.keyboard.up("Shift")
 
 
 def _serious(page: Any) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 import convscope
 from convscope import registry
 from convscope.errors import ConvscopeError, OptionError, nearest
-from convscope.explorer import forms, studies
+from convscope.explorer import forms, lines, studies
 from convscope.explorer.cache import PICTURES
 from convscope.explorer.jobs import Job, Jobs
 from convscope.explorer.live import BRUSHES, Live
@@ -26,8 +25,7 @@ from convscope.explorer.pictures import Pictures, png
 from convscope.explorer.settings import Settings
 from convscope.feedforward.files import shipped
 from convscope.images import to_uint8
-from convscope.reporting import photographs
-from convscope.reporting.recipe import flags
+from convscope.reporting import photographs, recipe
 from convscope.views.colour import symmetric_colour
 from convscope.zoo import load_network
 
@@ -84,37 +82,19 @@ class Desk:
             "labels": [network.label(i) for i in range(network.classes)], "layers": layers,
             "default_layer": network.default_layer, "first_layer": network.first_layer,
             "parameters": sum(p.numel() for p in network.module.parameters()), "styles": list(shipped()),
-            "version": convscope.__version__, "loaded": self._flags(), "index": self.index is not None,
-            "spec": self._spec(),
+            "version": convscope.__version__, "index": self.index is not None,
         }  # fmt: skip
 
     def about(self) -> dict[str, Any]:
         """The network as the page needs it."""
         return self._about
 
-    def _flags(self) -> list[str]:
-        """What the command line adds to use this network."""
-        loaded = {n: v for n, v in self._loaded.items() if (n, v) != ("network", "builtin")}
-        told = {n: ",".join(map(str, v)) if isinstance(v, (list, tuple)) else v for n, v in loaded.items()}
-        return [word for name, value in told.items() for word in flags(name, value)]
-
-    def _spec(self) -> str:
-        """What ``load_network`` takes to load it, as Python."""
-        more = [f"{name}={value!r}" for name, value in self._loaded.items() if name != "network"]
-        return ", ".join([repr(self.settings.loaded.get("network", "builtin")), *more])
-
-    @property
-    def _loaded(self) -> dict[str, Any]:
-        """How the network was loaded, without what is so anyway."""
-        usual = {name: each.default for name, each in inspect.signature(load_network).parameters.items()}
-        return {n: v for n, v in self.settings.loaded.items() if v is not None and v != usual.get(n)}
-
     def layer(self, name: str) -> str:
         """The name of a layer that there is; :class:`UnknownLayer` names the nearest."""
         return self.network.layer(name).name
 
-    def unit(self, layer: str, channel: int) -> dict[str, Any]:
-        """A channel: where it fires most, its numbers, whether it is dead."""
+    def unit(self, layer: str, channel: int, picture: str | None = None) -> dict[str, Any]:
+        """A channel: where it fires most, its numbers, whether it is dead; how to repeat its map of a picture."""
         info = self.network.layer(layer)
         if not 0 <= channel < info.channels:
             raise NotThere(f"layer {layer!r} has channels 0 to {info.channels - 1}, not {channel}")
@@ -126,9 +106,18 @@ class Desk:
         silent = all(patch["value"] <= 0 for patch in best)
         return {
             "layer": info.name, "channel": channel, "channels": info.channels, "filter": filtered, "patches": best,
+            "class": self.network.class_of(info.name, channel),
             "statistics": statistics, "silent": silent, "pictures": len(self.index or self.pictures.titles),
             "scanned": scanned is not None, "size": list(self.network.input_size),
+            **(self._lines(info.name, picture, channel) if picture else {}),
         }  # fmt: skip
+
+    def _lines(self, layer: str, picture: str, channel: int | None = None) -> dict[str, str]:
+        return lines.of_layer(self.network, layer, self._given(self.known(picture)), channel)
+
+    def sheet(self, picture: str, layer: str, page: int) -> dict[str, Any]:
+        """Numbers about a layer's feature maps of a picture, and how to repeat them."""
+        return {**self.live.sheet(self.known(picture), layer, page)[1], **self._lines(layer, picture)}
 
     def _scanned(self, layer: str, channel: int) -> dict[str, Any] | None:
         """What the index knows of a channel; None where it does not know the layer."""
@@ -207,7 +196,7 @@ class Desk:
         height, width = self.pictures.image(self.known(name)).shape[1:]
         return {
             "id": name, "title": self.pictures.title(name), "height": height, "width": width,
-            "prediction": self.live.prediction(name),
+            "prediction": self.live.prediction(name), **lines.of_changes(self.network, self._given(name)),
         }  # fmt: skip
 
     def changed(self, name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +206,8 @@ class Desk:
         inside = all(t >= 0 and x >= 0 and 0 < h <= height - t and 0 < w <= width - x for t, x, h, w in boxes)
         if not inside or len({box[2:] for box in boxes}) > 1 or len(boxes) > BRUSHES:
             raise OptionError(f"a cover is at most {BRUSHES} squares of one size inside {height} x {width} pixels")
-        return self.live.changed(name, **{**wanted, "boxes": boxes})
+        found = self.live.changed(name, **{**wanted, "boxes": boxes})
+        return {**found, **lines.of_changes(self.network, self._given(name), wanted)}
 
     # ---- techniques and jobs
 
@@ -270,45 +260,30 @@ class Desk:
 
     def told(self, job: Job) -> dict[str, Any]:
         """A job, and the lines that repeat it."""
-        technique = registry.load(job.technique)
-        return {**job.told(), "command": self._command(technique, job), "python": self._python(technique, job)}
+        technique, given = registry.load(job.technique), self._given(*job.pictures)
+        options = {name: self._readable(technique, name, value) for name, value in job.options.items()}
+        return {
+            **job.told(), "command": recipe.command(technique, self.network, options, given),
+            "python": recipe.python(technique, self.network, options, given),
+        }  # fmt: skip
 
-    def _command(self, technique: Any, job: Job) -> str:
-        import shlex
+    def _given(self, *pictures: str) -> recipe.Given:
+        """What the lines name that repeat something: the pictures by their titles, the index, the network."""
+        return recipe.Given(
+            photographs=[self._file(name) for name in pictures], index=str(self.settings.index),
+            loaded={"network": "builtin", **self.settings.loaded},
+        )  # fmt: skip
 
-        words = ["convscope", technique.name]
-        words += [str(self.settings.index)] if technique.takes_index else []
-        words += [f"{self.pictures.title(name)}.png" for name in job.pictures]
-        words += [
-            word for name, value in job.options.items() for word in flags(name, self._readable(technique, name, value))
-        ]
-        words += self._flags() if technique.takes_network else []
-        return " ".join(shlex.quote(word) for word in [*words, "-o", f"{technique.name}.png"])
+    def _file(self, picture: str) -> str:
+        return f"{self.pictures.title(picture)}.png"
 
     def _readable(self, technique: Any, option: str, value: Any) -> Any:
         """A picture's title for its name."""
         if option not in {o.name for o in technique.options if registry.is_picture(o.annotation)}:
             return value
         names = value if isinstance(value, list) else [value]
-        found = [f"{self.pictures.title(str(name))}.png" for name in names]
+        found = [self._file(str(name)) for name in names]
         return found if isinstance(value, list) else found[0]
-
-    def _python(self, technique: Any, job: Job) -> str:
-        lines = ["import convscope", ""]
-        if technique.takes_index:
-            lines.append(f"index = convscope.open_index({str(self.settings.index)!r})")
-        if technique.takes_network or job.pictures:
-            load = f"convscope.load_network({self._spec()})"
-            lines.append(f"network = {'index.network' if technique.takes_index else load}")
-        taken = ["index"] if technique.takes_index else []
-        taken += ["network"] if technique.takes_network else []
-        if job.pictures:
-            file = f"{self.pictures.title(job.pictures[0])}.png"
-            lines.append(f"image = network.prepare(convscope.read_image({file!r}))")
-            taken.append("image")
-        taken += [f"{n}={self._readable(technique, n, v)!r}" for n, v in job.options.items()]
-        lines.append(f'convscope.{technique.function.__name__}({", ".join(taken)}).save("{technique.name}.png")')
-        return "\n".join(lines)
 
     # ---- the index
 

@@ -117,6 +117,12 @@ def python(
     return _lines(imports, [*lines, images, f"{call}({', '.join(taken)}{chosen}){end}"])
 
 
+def opening(network: Network, given: Given = ANY) -> list[str]:
+    """What comes before a call of one's own: the network as ``network``, the first photograph prepared as ``image``."""
+    read = [f"image = network.prepare(convscope.read_image({file!r}))" for file in given.photographs[:1]]
+    return ["import convscope", "", f"network = {network_call(network, given.loaded)}", *read]
+
+
 def _lines(imports: Sequence[str], body: Sequence[str]) -> str:
     return "\n".join([*imports, "", *body])
 

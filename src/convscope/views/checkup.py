@@ -12,9 +12,10 @@ from convscope.views import embed, tables
 from convscope.views.montage import composed, grids
 from convscope.views.pixels import Pixels, on_paper
 from convscope.views.sheet import MARGIN, Plate, Sheet, bare, footer, framed, heading
-from convscope.views.style import BODY, DARK, LIGHT, SMALL, TITLE, Theme, number, settled, shorten, wrap
+from convscope.views.style import BODY, DARK, LIGHT, SMALL, TITLE, Theme, measure, number, settled, shorten, wrap
 
-ROW, NAMES, BAR, NUMBER = 30, 250, 150, 84  # pixels
+ROW, BAR, NUMBER = 30, 150, 84  # pixels
+NAMES, WIDEST = 250, 620  # of names of layers, at least and at most
 LINE, SAID = 28, 1120  # of findings
 FILTERS = 340
 HEADS = 62
@@ -34,8 +35,14 @@ def _plain(result: Checkup) -> Checkup:
     return replace(result, notes=[note.partition(": ")[2] for note in result.notes[:1]])
 
 
+def _names(result: Checkup) -> int:
+    """Pixels of the column of names."""
+    widest = max((measure(str(row[0]), SMALL) for row in result.rows[:MOST]), default=0.0)
+    return min(max(NAMES, math.ceil(widest) + 24), WIDEST)
+
+
 def _width(result: Checkup) -> int:
-    return NAMES + len(result.bars) * (BAR + NUMBER)
+    return _names(result) + len(result.bars) * (BAR + NUMBER)
 
 
 def _findings(result: Checkup) -> list[tuple[list[str], list[str], bool]]:
@@ -86,16 +93,16 @@ def _filters(sheet: Sheet, result: Checkup, x: int, y: int) -> None:
 
 
 def _layers(sheet: Sheet, result: Checkup, x: int, y: int) -> None:
-    theme = sheet.theme
+    theme, names = sheet.theme, _names(result)
     sheet.text(x, y + 24, "layer", size=BODY, bold=True)
     for place, (name, _) in enumerate(result.bars):
-        sheet.text(x + NAMES + place * (BAR + NUMBER), y + 24, name.replace("_", " "), size=BODY, bold=True)
+        sheet.text(x + names + place * (BAR + NUMBER), y + 24, name.replace("_", " "), size=BODY, bold=True)
     sheet.rectangle(x, y + 38, _width(result), 2, theme.soft)
     for row in range(min(len(result.rows), MOST)):
         top = y + HEADS + ROW * row
-        sheet.text(x, top + 8, shorten(str(result.rows[row][0]), NAMES - 24, SMALL), size=SMALL)
+        sheet.text(x, top + 8, shorten(str(result.rows[row][0]), names - 24, SMALL), size=SMALL)
         for place in range(len(result.bars)):
-            _bar(sheet, result, row, place, x + NAMES + place * (BAR + NUMBER), top)
+            _bar(sheet, result, row, place, x + names + place * (BAR + NUMBER), top)
 
 
 def _bar(sheet: Sheet, result: Checkup, row: int, place: int, x: int, y: int) -> None:

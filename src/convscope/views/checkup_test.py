@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from convscope.results import Checkup
@@ -47,3 +49,13 @@ def test_the_page_has_the_table_as_well() -> None:
     text = html(checkup())
     assert "<table>" in text
     assert "ailing: conv1: half of the channels are dead" in text
+
+
+def test_long_names_of_layers_are_written_in_full() -> None:
+    name = "features.denseblock4.denselayer32.norm1"
+    long = replace(checkup(), rows=[[name, "50 %"], ["conv2", "0 %"]])
+    drawn = figure(long)
+    assert name in [text.get_text() for text in drawn.texts]
+    text = next(text for text in drawn.texts if text.get_text() == name)
+    heads = [text.get_window_extent().x0 for text in drawn.texts if text.get_text() == "dead"]
+    assert text.get_window_extent().x1 < heads[0]

@@ -22,6 +22,7 @@ const KEYS = [["/", "go to a layer, class or technique"], ["← →", "the unit 
 
 const main = document.getElementById("main");
 let leave = null;
+let stay = null; // of a page that can follow the address by itself: whether it did
 let shown = 0;
 
 async function show() {
@@ -30,18 +31,21 @@ async function show() {
   navigation(page);
   tray();
   leave?.();
-  leave = null;
+  leave = stay = null;
+  const sheet = h("div"); // of its own, so that a page that comes late overwrites nothing
+  new MutationObserver((_, watch) => { watch.disconnect(); if (turn === shown) main.replaceChildren(sheet); }).observe(sheet, { childList: true });
+  const wait = setTimeout(() => turn === shown && main.setAttribute("aria-busy", "true"), 150);
   try {
     const module = await (PAGES[page] ?? PAGES[""])();
     if (turn !== shown) return;
-    const wait = setTimeout(() => turn === shown && main.setAttribute("aria-busy", "true"), 150);
-    const made = await module.render(main, (act) => { leave = act; });
-    clearTimeout(wait);
+    const leaving = (act) => (turn === shown ? (leave = act) : act()); // what is made for a page that was left ends at once
+    const made = await module.render(sheet, leaving, (act) => { if (turn === shown) stay = act; });
     if (turn === shown && made) document.title = `${made} · convscope`;
   } catch (error) {
     if (turn === shown) replace(main, h("h1", {}, "Not here"), h("p", {}, error.message), h("p", {}, h("a", { href: path(["layers"]) }, "All layers")));
   }
-  main.removeAttribute("aria-busy");
+  clearTimeout(wait);
+  if (turn === shown) main.removeAttribute("aria-busy");
 }
 
 function navigation(page) {
@@ -139,7 +143,11 @@ async function start() {
   document.getElementById("jump").addEventListener("submit", (event) => { event.preventDefault(); const box = document.getElementById("jump-to"); jump(box.value); box.value = ""; box.blur(); });
   replace(document.querySelector("#keys dl"), KEYS.flatMap(([key, what]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)]));
   addEventListener("keydown", keys);
-  onMove(() => { scrollTo({ top: 0 }); show(); });
+  onMove(() => {
+    if (stay?.()) { navigation(here().page); tray(); return; }
+    scrollTo({ top: 0 });
+    show();
+  });
   await show();
 }
 start();

@@ -28,6 +28,7 @@ export function replace(element, ...children) {
 }
 
 export const percent = (share) => {
+  if (share === 0 || share === 1) return `${100 * share} %`;
   if (share > 0 && share < 0.001) return "<0.1 %";
   if (share < 1 && share > 0.999) return ">99.9 %";
   return `${(100 * share).toFixed(share > 0.0995 && share < 0.9995 ? 0 : 1)} %`;

@@ -116,3 +116,11 @@ export function lines(what, text) {
   const code = h("code", {}, text);
   return h("div", { className: "lines" }, h("p", { className: "soft" }, what, " ", copy), h("pre", { tabIndex: 0 }, code));
 }
+
+/** The lines of both, folded; `draw` fills them in again. */
+export function repeat(given) {
+  const place = h("div");
+  const draw = ({ command, python }) => replace(place, command && lines("On the command line", command), lines("In Python", python));
+  draw(given);
+  return { element: h("details", { className: "again" }, h("summary", {}, "The lines that repeat it"), place), draw };
+}

@@ -304,11 +304,18 @@ def _result(
             Panel("patches", [_together(row.photographs) for row in rows], boxes=_boxes(rows) if outlined else []),
             Panel(names[rule], [_together(row.gradients) for row in rows], signed=True),
         ],
-        titles=[f"channel {row.channel}" for row in rows],
+        titles=[_named(index.network, row) for row in rows],
         subtitles=[_under(row, fires[row.layer]) for row in rows] if arrangement == "rows" else (),
         sections=[row.layer for row in rows] if several else (), columns=3 if arrangement == "panels" else None,
-        summaries=[{"rule": rule, "units": [_said(row, known, fires[row.layer]) for row in rows]}], notes=notes,
+        summaries=[{"rule": rule, "units": [_said(index.network, row, known, fires[row.layer]) for row in rows]}],
+        notes=notes,
     )  # fmt: skip
+
+
+def _named(network: Network, row: Row) -> str:
+    """The class that the channel stands for, else its number."""
+    label = network.class_of(row.layer, row.channel)
+    return f"channel {row.channel}" if label is None else label.partition(",")[0].replace("_", " ")
 
 
 def _together(tiles: Sequence[Tensor]) -> Tensor:
@@ -332,7 +339,9 @@ def _under(row: Row, fires: NDArray[np.float64]) -> str:
     return f"in {fires[row.channel]:.0%} of pictures\nstrongest {strongest:.3g}"
 
 
-def _said(row: Row, known: dict[int, dict[str, Any]], fires: NDArray[np.float64]) -> dict[str, Any]:
+def _said(
+    network: Network, row: Row, known: dict[int, dict[str, Any]], fires: NDArray[np.float64]
+) -> dict[str, Any]:  # fmt: skip
     told = [
         {
             "path": known[cut.id]["path"], "label": known[cut.id]["label"], "activation": cut.spot.activation,

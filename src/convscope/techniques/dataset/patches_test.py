@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import convscope
 from convscope.backward import DECONVNET, GUIDED, gradient
+from convscope.conftest import colour_pictures
 from convscope.errors import OptionError
 from convscope.hooks import observe
 from convscope.images import write_image
@@ -126,6 +127,16 @@ def test_a_channel_that_fires_in_fewer_pictures_has_fewer_tiles(bright: Index) -
     assert found.values.isnan().sum(1).tolist() == [2, 5]
     assert convscope.patches is patches  # from here on results can draw themselves
     found.figure()
+
+
+def test_channels_that_stand_for_classes_have_their_names(tmp_path: Path) -> None:
+    convolution = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        convolution.weight.copy_(torch.eye(3).flip(0)[:, :, None, None])
+    module = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    network = Network(module, labels=("blue, azure", "leaf_green", "red"), input_size=(32, 32))
+    index = scan(network, colour_pictures(tmp_path / "pictures", each=2), tmp_path / "an.index", code_layers=["1"])
+    assert patches(index, layer="1", count=1).titles == ["blue", "leaf green", "red"]
 
 
 def test_layer_by_layer_in_panels(colour_index: Index) -> None:

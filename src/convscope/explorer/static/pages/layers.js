@@ -1,8 +1,8 @@
 // All layers at a glance, or one layer with its feature maps: every map a link to its unit.
 
 import { get, once } from "../api.js";
-import { command, looks, python, repeat } from "../code.js";
 import { h, number, percent, replace } from "../dom.js";
+import { repeat } from "../panel.js";
 import { go, here, path, picture, say, state } from "../state.js";
 
 export async function render(main, leaving) {
@@ -69,7 +69,7 @@ async function one(main, name, page, leaving) {
         h("p", { className: "soft" }, about.remark || `One scale for all: ${number(about.low)} to ${number(about.high)}. Channels ${about.first} to ${about.first + about.count - 1} of ${about.channels}.`),
         about.pages > 1 && h("nav", { className: "pages", "aria-label": "Pages of channels" }, Array.from({ length: about.pages }, (_, i) =>
           h("a", { href: path(["layers", name], { page: i }), "aria-current": i === page ? "page" : null }, String(i + 1)))),
-        repeat(command(looks("layer", true), id, "--layer", name), python(id, `maps = convscope.observe(network, image[None], [${JSON.stringify(name)}])[${JSON.stringify(name)}]  # ${layer.shape.join(" × ")}`)).element)));
+        repeat(about).element)));
   return layer.name;
 }
 

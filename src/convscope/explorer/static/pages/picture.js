@@ -1,9 +1,8 @@
 // One picture: what the network says, what it looked at, and what it says when the picture is changed.
 
 import { get, post } from "../api.js";
-import { command, looks, python, repeat } from "../code.js";
 import { h, percent, readable, replace, settled } from "../dom.js";
-import { panel } from "../panel.js";
+import { panel, repeat } from "../panel.js";
 import { go, here, path, say, state } from "../state.js";
 
 const BRUSH = 1 / 14; // of the shorter side
@@ -24,7 +23,7 @@ export async function render(main, leaving) {
   leaving(() => closing.forEach((close) => close()));
   const change = changes(found, query);
   const maps = h("section", { className: "family" }, h("h2", {}, "What it looked at"));
-  replace(main, h("h1", {}, readable(found.prediction[0].label)), h("p", { className: "lead" }, `${state.network.name} is ${percent(found.prediction[0].probability)} sure of it. Cover parts of the picture, move it against its class or paint it in another texture, and see what becomes of the answer.`),
+  replace(main, h("h1", {}, readable(found.prediction[0].label)), h("p", { className: "lead" }, `That is what ${state.network.name} takes “${found.title}” for, with ${percent(found.prediction[0].probability)}. Cover parts of the picture, move it against its class or paint it in another texture, and see what becomes of the answer.`),
     h("div", { className: "split" }, change.stage, h("div", {}, change.bars, change.tools)), maps);
   attributions(maps, found, Number(query.get("maps") ?? CHEAP), closing);
   return readable(found.prediction[0].label);
@@ -39,15 +38,6 @@ const read = (query, side) => ({
 const written = ({ boxes, fill, epsilon, style, strength }) => ({
   cover: boxes.map(([top, left]) => `${top}.${left}`).join("-"), fill: boxes.length && fill !== "mean" ? fill : "", epsilon: epsilon ? epsilon / STEP : "", style, strength: style && strength < 1 ? strength : "",
 });
-
-/** The changed picture in Python. */
-function code(id, { boxes, fill, epsilon, style, strength }) {
-  const moved = epsilon ? ["", "clean = image[None].clone().requires_grad_()", "slope = convscope.gradient(network(clean).log_softmax(1).amax(1), clean)[0]"] : [];
-  const painted = style ? ["from convscope.feedforward.painting import brush", `image = brush(${JSON.stringify(style)})(image).clamp(0, 1).lerp(image, ${Number((1 - strength).toFixed(2))})`] : [];
-  const content = { mean: "image.mean((1, 2), keepdim=True)", grey: "0.5", black: "0" }[fill];
-  const covered = boxes.length ? [...(fill === "mean" ? [`colour = ${content}`] : []), `for top, left in ${JSON.stringify(boxes.map(([top, left]) => [top, left]))}:`, `    image[:, top : top + ${boxes[0][2]}, left : left + ${boxes[0][3]}] = ${fill === "mean" ? "colour" : content}`] : [];
-  return python(id, ...moved, ...painted, ...(epsilon ? [`image = (image - ${Number((epsilon / STEP).toFixed(2))} / 255 * slope.sign()).clamp(0, 1)`] : []), ...covered, "network(image[None]).softmax(1).topk(5)");
-}
 
 function changes(found, query) {
   const { width, height, id } = found;
@@ -80,11 +70,10 @@ function changes(found, query) {
     if (told()) ask();
   };
   let asked = null;
-  const again = repeat();
+  const again = repeat(found);
   const save = h("a", { download: "changed.png", hidden: true }, "Save the changed picture");
   const told = () => {
     const any = now.boxes.length > 0 || now.epsilon > 0 || now.style !== null;
-    again.draw(any ? `# save the changed picture, then\n${command(looks("layer", false), null, "changed.png")}` : command(looks("layer", false), id), code(id, now));
     save.hidden = !any;
     return any;
   };
@@ -100,6 +89,7 @@ function changes(found, query) {
       const answer = await post(`pictures/${id}/changes`, wanted, asked.signal);
       if (answer.picture) { const made = new Image(); made.onload = () => { shown = made; draw(); }; made.src = answer.picture; } else { shown = clean; draw(); }
       drawBars(bars, answer.classes);
+      again.draw(answer);
       const saved = answer.saved > 0 ? `, ${percent(answer.saved)} of the arithmetic saved by computing only what changed` : "";
       words.textContent = any ? `Answered in ${Math.round(performance.now() - began)} ms${saved}.` : "Paint on the left picture; the right one stays as it was.";
     } catch (error) {

@@ -50,9 +50,9 @@ async function ask(place, told, leaving) {
     removeEventListener("keydown", keys);
     try {
       const next = await post(`studies/${told.id}/${told.number}`, { answer: name, seconds: (performance.now() - began) / 1000 });
-      const word = next.correct ? "Right" : `No: ${readable(next.right)}`;
+      const word = `${next.correct ? "Right" : "No"}: ${told.kind === "label" ? "it is" : "it answers"} ${readable(next.right)}.`;
       await ask(place, next, leaving);
-      place.prepend(h("p", { className: "soft", role: "status" }, told.kind === "label" ? `${word}. The network said ${readable(next.network)}.` : `${word}.`));
+      place.prepend(h("p", { className: "soft", role: "status" }, told.kind === "label" ? `${word} The network said ${readable(next.network)}.` : word));
     } catch (error) { feedback.textContent = error.message; }
   };
   const keys = (event) => { const name = told.names[Number(event.key) - 1]; if (name && !event.target.closest?.("input, select")) give(name); };

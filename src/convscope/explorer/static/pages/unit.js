@@ -1,9 +1,8 @@
 // A unit card on one screen: filter, strongest patches, where it fires, numbers, and the picture that excites it most.
 
 import { get } from "../api.js";
-import { command, looks, python, repeat } from "../code.js";
-import { h, histogram, number, percent, replace } from "../dom.js";
-import { panel } from "../panel.js";
+import { h, histogram, number, percent, readable, replace } from "../dom.js";
+import { panel, repeat } from "../panel.js";
 import { go, here, path, picture, state } from "../state.js";
 import { look } from "./layers.js";
 
@@ -13,24 +12,24 @@ export async function render(main, leaving) {
   const layer = state.network.layers.find((each) => each.name === name);
   if (!layer) throw new Error(`${state.network.name} has no layer ${name}.`);
   const at = `layers/${encodeURIComponent(name)}`;
-  const unit = await get(`${at}/units/${channel}`);
+  const id = picture();
+  const unit = await get(`${at}/units/${channel}${id ? `?picture=${id}` : ""}`);
   const keys = (event) => {
     if (event.target.closest?.("input, textarea, select")) return;
     const next = channel + { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (next >= 0 && next < unit.channels) go(path(["units", name, String(next)]));
   };
   addEventListener("keydown", keys);
-  const id = picture();
   const view = id && layer.spatial ? look(id, layer) : null;
   const closing = [];
   leaving(() => { removeEventListener("keydown", keys); closing.forEach((close) => close()); });
   replace(main,
     h("p", { className: "crumbs" }, h("a", { href: path(["layers"]) }, "Layers"), " / ", h("a", { href: path(["layers", name]) }, name)),
-    h("div", { className: "title" }, h("h1", {}, `${name} · ${channel}`), step(name, channel - 1, unit, "‹ before"), step(name, channel + 1, unit, "after ›"),
+    h("div", { className: "title" }, h("h1", {}, `${name} · ${channel}`), unit.class && h("a", { className: "class", href: path(["classes", String(channel)]) }, readable(unit.class)), step(name, channel - 1, unit, "‹ before"), step(name, channel + 1, unit, "after ›"),
       unit.silent && h("strong", { className: "flag" }, unit.scanned && unit.statistics?.silent === 1 ? "dead: never above zero" : "silent on all of these pictures")),
     h("div", { className: "card" },
       h("section", {}, h("h2", {}, "Where it fires"), view ? view.element : h("p", { className: "soft" }, "It has no place in the picture."), unit.filter && filter(at, channel, name),
-        id && repeat(command(looks("layer", true), id, "--layer", name), python(id, `fired = convscope.observe(network, image[None], [${JSON.stringify(name)}])[${JSON.stringify(name)}][0, ${channel}]`)).element),
+        unit.python && repeat(unit).element),
       h("section", {}, h("h2", {}, "What excites it most"), patches(unit), h("p", { className: "soft" }, source(unit), " Below each what in it excites the unit, by guided backpropagation.")),
       h("section", {}, h("h2", {}, "The picture it is looking for"), optimised(name, channel, closing)),
       unit.statistics && h("section", {}, h("h2", {}, "In numbers"), numbers(unit))),
