@@ -59,7 +59,7 @@ def compared(name: str, size: int, repeats: int) -> dict[str, float]:
 
 
 def film(name: str, size: int, frames: int) -> dict[str, float]:
-    """Frames per second of a film, read, painted and written."""
+    """Frames per second of a film, read, painted at its own size and written."""
     import av
 
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def film(name: str, size: int, frames: int) -> dict[str, float]:
                 picture = to_uint8(photograph(size).roll(8 * number, 3))[0]
                 written.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             written.mux(stream.encode())
-        made = films.changed(source, target, lambda frame: convscope.stylize(frame, style=name).values[0])
+        made = films.changed(source, target, lambda frame: convscope.stylize(frame, style=name, scale=1).values[0])
     return {"frames": made.frames, "frames a second": made.rate}
 
 

@@ -8,7 +8,9 @@ the picture itself and not its random views.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -101,7 +103,7 @@ COARSER = (1, 2, 4, 8, 16)  # how much coarser pictures are whose colours are co
 
 @dataclass(frozen=True)
 class Colours(Penalty):
-    """weight * squared distance of a picture's colours from another's, fine and coarse.
+    """weight * squared distance of a picture's colours from another's, or from a mixture of several, fine and coarse.
 
     It is the squared sliced Wasserstein distance (Rabin et al. 2011; Heitz et al. 2021 compare features so), of pixels
     and of means of 2 to 16 pixels a side: projected on each of :data:`AXES`, both pictures' colours are put in order,
@@ -110,18 +112,44 @@ class Colours(Penalty):
 
     Args:
         weight: of the square of a distance in the range [0, 1].
-        like: (1, 3, h, w) or (N, 3, h, w), the other picture, or one each.
+        like: (1, 3, h, w) or (N, 3, h, w), the other picture, or one each; or several such.
+        shares: of each of several, which sum to 1.
+        coarser: how many pixels a side are averaged; those that are larger than a picture are left out, and where all
+            are, single pixels are compared.
     """
 
     weight: float
-    like: Tensor
+    like: Tensor | Sequence[Tensor]
+    shares: Sequence[float] = (1.0,)
+    coarser: tuple[int, ...] = COARSER
 
     def __call__(self, images: Tensor) -> Tensor:
         found = []
-        for coarser in (c for c in COARSER if c <= min(*images.shape[2:], *self.like.shape[2:])):
-            mine, wanted = sorted_colours(images, coarser), sorted_colours(self.like.to(images), coarser)
+        smallest = min(side for picture in (images, *self._pictures) for side in picture.shape[2:])
+        for coarser in [c for c in self.coarser if c <= smallest] or [1]:
+            if coarser not in self._ordered:  # once for all steps
+                self._ordered[coarser] = self._mixed(coarser)
+            mine, wanted = sorted_colours(images, coarser), self._ordered[coarser].to(images)
             found.append(colour_distance(mine, as_many(wanted, mine.shape[2])))
         return self.weight * torch.stack(found).mean(0)
+
+    @cached_property
+    def _ordered(self) -> dict[int, Tensor]:
+        """Coarseness to what is wanted, (1 or N, axes, n)."""
+        return {}
+
+    @property
+    def _pictures(self) -> Sequence[Tensor]:
+        return [self.like] if isinstance(self.like, Tensor) else self.like
+
+    def _mixed(self, coarser: int) -> Tensor:
+        """As many of the colours of each picture as its share says."""
+        ordered = [sorted_colours(picture, coarser) for picture in self._pictures]
+        if len(ordered) == 1:
+            return ordered[0]
+        most = max(each.shape[2] for each in ordered)
+        counts = [max(1, round(share * most)) for share in self.shares]
+        return torch.cat([as_many(o, count) for o, count in zip(ordered, counts, strict=True)], 2).sort(2).values
 
 
 def sorted_colours(images: Tensor, coarser: int) -> Tensor:

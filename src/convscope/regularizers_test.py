@@ -9,6 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from convscope.regularizers import (
+    AXES,
     L2,
     AlphaNorm,
     Blur,
@@ -82,6 +83,22 @@ def test_colours_are_compared_in_order_on_every_axis_fine_and_coarse() -> None:
     shuffled = mine.flatten(2)[..., torch.randperm(64, generator=torch.Generator().manual_seed(0))].view_as(mine)
     assert float(Colours(1.0, mine)(mine)) == 0
     assert float(Colours(1.0, shuffled)(mine)) > 1e-3  # coarser ones differ
+
+
+def test_of_several_pictures_the_colours_are_a_mixture_by_their_shares() -> None:
+    black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    both = torch.cat([black[..., :2, :], white[..., :6, :]], 2)
+    away = Colours(1.0, [black, white], (0.25, 0.75), coarser=(1, 2))
+    assert float(away(both)) == 0
+    assert float(away(both.flip(2))) == 0
+    assert float(away(white)) == pytest.approx(
+        0.25 * sum(sum(a) ** 2 / sum(v * v for v in a) for a in AXES) / len(AXES)
+    )
+
+
+def test_of_pictures_smaller_than_every_mean_single_pixels_are_compared() -> None:
+    mine, other = images(1, (3, 3)), OTHER[..., :3, :3]
+    assert float(Colours(1.0, other, coarser=(4,))(mine)) == float(Colours(1.0, other, coarser=(1,))(mine)) > 0
 
 
 def in_order(mine: Tensor, other: Tensor, axis: tuple[int, int, int], side: int) -> list[float]:

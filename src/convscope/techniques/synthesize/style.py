@@ -4,11 +4,15 @@ A picture is found whose deep layer agrees with the photograph's position by pos
 matrices of the painting: which channels answer together, wherever that is. With maps F of the picture, P of the
 photograph, Gram matrices G of the picture and A of the painting,
 
-    loss = α Σ_l w_l Σ (F_l - P_l)² / Σ P_l²  +  β Σ_l w_l Σ (G_l - A_l)² / Σ A_l²  +  tv * total variation a pixel
+    loss = α Σ_l w_l Σ (F_l - P_l)² / Σ P_l²  +  β Σ_l w_l Σ (G_l - A_l)² / Σ A_l²
+           +  β * colours * squared distance of the colours  +  tv * total variation a pixel
 
 Departures: the paper divides by constants that leave its layers orders of magnitude apart, and its α/β means another
 number on every network. Here each layer counts in shares of its target's own size, so that a picture which has nothing
-of the painting loses about β. Content and style layers are the last of each resolution, since names differ between
+of the painting loses about β. The third term is no paper's: the first filters of many networks see edges alone, and
+their Gram matrices leave plain areas the photograph's colours, or bleach them; it compares where on the scale colours
+lie, of means of 4 to 16 pixels a side, and not their places (``colours`` 0 leaves it out, and the loss is Gatys's).
+Content and style layers are the last of each resolution, since names differ between
 networks. Average pooling, which the paper recommends, would change the network, and nothing here does. The run begins
 with the photograph at a small size and goes on at twice the size each time (Gatys et al. 2016, arXiv:1611.07865,
 section 6, has two such sizes), which spares steps at the full size and lets strokes grow larger than the deepest
@@ -30,6 +34,7 @@ from convscope.errors import ImageError, NetworkError, OptionError
 from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import Picture, Seed, pictures_of, technique
+from convscope.regularizers import Colours, Regularizer
 from convscope.results import Synthesis
 from convscope.techniques.synthesize._art import swirls
 from convscope.techniques.synthesize._colours import luminance, matched, same_spread
@@ -59,7 +64,8 @@ from convscope.techniques.synthesize._style import (
 )
 from convscope.techniques.synthesize._tiles import Cover, Size, covering, grids_of, maps_of
 
-Colours = Literal["luminance", "match"]
+Kept = Literal["luminance", "match"]
+COARSER = (4, 8, 16)  # pixels a side whose mean colours are compared
 Several = str | Sequence[str] | None
 Positive = Annotated[float, Field(gt=0)]
 
@@ -106,7 +112,7 @@ def style(
     ] = None,
     centred: Annotated[bool, Field(description="take the mean out of each channel first: covariances")] = False,
     keep_colours: Annotated[
-        Colours | None,
+        Kept | None,
         Field(
             description="keep the photograph's colours: change only its luminance, or match the painting to it first"
         ),
@@ -119,6 +125,9 @@ def style(
     parameters: Annotated[
         Numbers, Field(description="what is moved: Fourier coefficients in decorrelated colours, or the pixels")
     ] = "fourier",
+    colours: Annotated[
+        float, Field(ge=0, description="weight of how far colours are from the paintings', squared, in shares of beta")
+    ] = 5.0,
     tv: Annotated[float, Field(ge=0, description="weight of total variation, which smooths")] = 0.0,
     optimizer: Annotated[Literal["lbfgs", "adam"], Field(description="how to go down")] = "lbfgs",
     rate: Annotated[
@@ -152,6 +161,7 @@ def style(
             mean and spread; ``match`` gives the painting the mean and covariance of the photograph's colours first.
         mask: as many as paintings; grey counts in part. Resized to the photograph.
         start, photograph, seed: where to begin; the noise is the same for all photographs.
+        colours: of several paintings their mixture; left out where masks give each a place of its own.
         tv: of the sum of squared differences of neighbours, over the number of pixels.
         optimizer, rate, steps: of each size. L-BFGS leaves the pixels free and clips at the end, since its memory
             does not know of clipping; Adam clips after each step.
@@ -164,7 +174,7 @@ def style(
 
     Returns:
         ``values`` (N, 3, H, W) in [0, 1]; ``originals`` the photographs. ``trace`` is minus the loss above without its
-        last term, and begins anew at each size. Summaries hold the layers and sizes.
+        last two terms, and begins anew at each size. Summaries hold the layers and sizes.
 
     Raises:
         UnknownLayer; OptionError where there is no painting, where weights or masks do not fit, and for tiles on a
@@ -188,7 +198,8 @@ def style(
         begin = _first(scene.content, start, pictures_of(photograph), seed)
         plan = Plan(
             network, sizes, scene.at(side), steps, optimizer, rate or RATES[optimizer], cover,
-            lambda at: smoothing(tv, at), parameters, keep_colours == "luminance",
+            lambda at: smoothing(tv, at) + scene.colours(beta * colours, side, at), parameters,
+            keep_colours == "luminance",
         )  # fmt: skip
         run = sitting.run(lambda begun: Pyramid(plan, begin, begun).steps(), total=len(sizes) * steps)
         return recoloured(run, content.cpu()) if keep_colours == "luminance" else run
@@ -247,7 +258,7 @@ class _Scene:
     centred: bool
     cover: Cover
 
-    def coloured(self, how: Colours | None) -> _Scene:
+    def coloured(self, how: Kept | None) -> _Scene:
         """With the colours changed so that the photograph's can be kept."""
         if how is None:
             return self
@@ -256,6 +267,14 @@ class _Scene:
         grey = luminance(self.content)
         paintings = [same_spread(luminance(p), grey).clamp(0, 1).expand(3, -1, -1) for p in self.paintings]
         return replace(self, content=grey.expand(-1, 3, -1, -1), paintings=paintings)
+
+    def colours(self, weight: float, side: int, size: Size) -> list[Regularizer]:
+        """That the picture is to have the colours of the paintings, at this size as large as :meth:`at` has them."""
+        if self.masks or not weight:
+            return []
+        full = max(self.content.shape[-2:])
+        seen = [at_most(p[None].to(self.content), round(side * max(size) / full)) for p in self.paintings]
+        return [Colours(weight, seen, self.shares, COARSER)]
 
     def at(self, side: int) -> Callable[[Size], Aim]:
         """What is wanted at a size of the photograph; ``side`` is the paintings' longer one at its full size."""

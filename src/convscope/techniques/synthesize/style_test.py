@@ -12,6 +12,7 @@ from convscope.errors import ImageError, OptionError, UnknownLayer
 from convscope.images import resize
 from convscope.network import Network
 from convscope.registry import load
+from convscope.regularizers import Colours
 from convscope.results import Synthesis
 from convscope.techniques.synthesize._colours import matched, same_spread
 from convscope.techniques.synthesize._lbfgs import LBFGS
@@ -40,7 +41,7 @@ def pixels() -> Network:
 
 
 def run(net: Network, content: Tensor, painting: Any, **options: Any) -> Synthesis:
-    plain = {"parameters": "pixels", "scales": 1, "steps": 4}
+    plain = {"parameters": "pixels", "scales": 1, "steps": 4, "colours": 0.0}
     found: Synthesis = style(net, content, style=painting, **{**plain, **options})
     return found
 
@@ -136,6 +137,21 @@ def test_without_content_a_picture_takes_on_the_colour_of_the_painting() -> None
     found = run(pixels(), picture(1, 3, 16, 16), red, alpha=0.0, beta=1.0, steps=40, parameters="fourier")
     assert found.trace[-1] > -1e-2
     torch.testing.assert_close(products(found.values[0]), products(red), atol=0.03, rtol=0)
+
+
+def test_plain_areas_take_on_colours_that_the_network_does_not_see() -> None:
+    net = network()
+    with torch.no_grad():
+        net.module[0].weight -= net.module[0].weight.mean((2, 3), keepdim=True)  # edges alone
+    content = picture(1, 3, 32, 32) * 0.1 + 0.5
+    paintings = [picture(3, 32, 32, seed=n) * 0.2 + torch.tensor(c).view(3, 1, 1)
+                 for n, c in ((1, (0.7, 0.1, 0.1)), (2, (0.1, 0.1, 0.7)))]  # fmt: skip
+    away = Colours(1.0, paintings[0][None], coarser=(4, 8, 16))
+    plain, held = (run(net, content, paintings[0], steps=20, optimizer="adam", colours=c) for c in (0.0, 5.0))
+    assert float(away(held.values)) < 0.2 * float(away(plain.values))
+    mixed = run(net, content, paintings, style_weight=[3, 1], steps=20, optimizer="adam", colours=5.0)
+    red = mixed.values[0, 0] > mixed.values[0, 2]
+    assert 0.65 < float(red.float().mean()) < 0.85  # three quarters of the places, not of each colour
 
 
 def test_masks_give_each_painting_its_place() -> None:

@@ -41,18 +41,31 @@ def exact(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", [(32, 40), (41, 19)])
 def test_it_is_the_stylists_pass_mixed_with_the_photograph(toy: str, size: tuple[int, int]) -> None:
     images = drawn(2, 3, *size)
-    result = convscope.stylize(images, style=f"{toy}:two", strength=0.25)
+    result = convscope.stylize(images, style=f"{toy}:two", strength=0.25, scale=1)
     expected = read_stylist(toy)(images, 1)
     assert_close(result.values, 0.75 * images + 0.25 * expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(convscope.stylize(images, style=f"{toy}:two", strength=0.0).values, images)
-    assert result.summary[0] == {"style": "two", "weights": "toy.safetensors", "strength": 0.25, "precision": "float32"}
+    assert result.summary[0] == {
+        "style": "two", "weights": "toy.safetensors", "strength": 0.25, "scale": 1, "precision": "float32"
+    }  # fmt: skip
     assert result.titles == ["two", "two"]
 
 
 def test_size_bounds_the_longer_side(toy: str) -> None:
     image = drawn(1, 3, 30, 60)
-    result = convscope.stylize(image, style=f"{toy}:one", size=40)
+    result = convscope.stylize(image, style=f"{toy}:one", size=40, scale=1)
     assert_close(result.values, read_stylist(toy)(resize(image, (20, 40)), 0), rtol=1e-5, atol=1e-6)
+
+
+def test_small_pictures_are_painted_larger_and_made_smaller_again(toy: str) -> None:
+    image, name = drawn(1, 3, 60, 80), f"{toy}:one"
+    twice = resize(read_stylist(toy)(resize(image, (60, 80), mode="bicubic"), 0), (30, 40))  # of the given pixels
+    assert_close(convscope.stylize(image, style=name, size=40).values, twice, rtol=1e-5, atol=1e-6)
+    for width, scale in ((512, 1.0), (320, 1.6)):
+        found = convscope.stylize(drawn(1, 3, 16, width), style=name)
+        assert found.summary["scale"] == scale
+        assert found.values.shape == (1, 3, 16, width)
+    assert convscope.stylize(drawn(1, 3, 16, 512), style=name, scale=3).summary["scale"] == 3
 
 
 def test_bfloat16_moves_no_pixel_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +95,7 @@ def test_the_shipped_styles_change_a_photograph_and_leave_no_checkerboard_and_no
     photograph = torch.from_numpy(np.ascontiguousarray(skimage.data.coffee())).permute(2, 0, 1)[None] / 255
     photograph = resize(photograph, (160, 240))
     for name in shipped():
-        values = convscope.stylize(photograph, style=name).values
+        values = convscope.stylize(photograph, style=name, scale=1).values
         assert float((values - photograph).abs().mean()) > 0.05
         rough = (values[..., 1:] - values[..., :-1]).abs().mean((0, 1, 2))
         phases = torch.stack([rough[8 + phase : 228 + phase : 4].mean() for phase in range(4)])
