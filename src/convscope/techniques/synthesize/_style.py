@@ -25,6 +25,7 @@ from convscope.techniques.synthesize._tiles import Cover, Size, size_of
 
 BEGINNING = 200  # longer side, in pixels, that a run begins at unless it is said otherwise
 SMALLEST = 48  # shorter side of the smallest size
+STEEP = 1.5  # how fast the scale of noise to begin with falls with frequency; 1 is that of photographs
 EDGE = 0.02  # how near to black and white Fourier coefficients begin: behind a sigmoid what is nearer hardly moves
 RATES = {"lbfgs": 1.0, "adam": 0.05}
 Numbers = Literal["fourier", "pixels"]
@@ -41,10 +42,10 @@ def wide(images: Tensor) -> Tensor:
 def noise(like: Tensor, size: Size, seed: int) -> Tensor:
     """(1, 3, H, W) of noise with the colours of a picture (1, 3, h, w), coarse rather than fine.
 
-    Its spectrum falls as that of photographs. Fine noise, and colours that the picture lacks, are hardly seen by any
-    network, and would stay to the end; so would single pixels that are quite black or white.
+    Its spectrum falls faster than that of photographs. Fine noise, and colours that the picture lacks, are hardly seen
+    by any network, and would stay to the end; so would single pixels that are quite black or white.
     """
-    found = Fourier(1, size, seed=seed).images().detach().to(like)
+    found = Fourier(1, size, seed=seed, decay=STEEP).images().detach().to(like)
     return matched(found[0], like[0])[None].clamp(0, 1)
 
 
