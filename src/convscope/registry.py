@@ -218,7 +218,8 @@ class Technique(Generic[P, R]):
         from convscope.images import check_images
 
         if "images" in given and not self.takes_images:
-            raise OptionError(f"{self.name} takes no pictures: {self._call}")
+            neither = "" if self._taken else "no network and "
+            raise OptionError(f"{self.name} takes {neither}no pictures: {self._call}")
         pictures = check_images(given["images"]) if "images" in given else None
         found: list[Any] = [_opened(given["index"])] if self.takes_index else []
         if self.takes_network:

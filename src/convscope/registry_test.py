@@ -22,7 +22,7 @@ from convscope import registry
 from convscope.errors import ConvscopeError, OptionError
 from convscope.network import Network
 from convscope.registry import Fraction, Picture, Technique, pictures_of, technique
-from convscope.results import Heatmap, Synthesis
+from convscope.results import Heatmap, Result, Synthesis
 
 OUTSIDE = '''
     """A technique from another package."""
@@ -138,6 +138,17 @@ def test_wrong_options_get_one_sentence(options: dict, message: str) -> None:
     with pytest.raises(OptionError) as caught:
         brightness(NETWORK, PICTURE, **options)
     assert str(caught.value) == message
+
+
+@technique(family="robustness")
+def of_nothing() -> Result:
+    """By itself."""
+    return Result(values=torch.zeros(1), summaries=[{}])
+
+
+def test_what_takes_nothing_says_so() -> None:
+    with pytest.raises(OptionError, match=r"^of-nothing takes no network and no pictures: of-nothing\(\)$"):
+        of_nothing(NETWORK)  # type: ignore[call-arg]
 
 
 def test_pictures_are_asked_for_and_refused() -> None:

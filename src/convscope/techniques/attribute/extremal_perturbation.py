@@ -56,6 +56,7 @@ Area = Annotated[float, Field(gt=0, lt=1)]
         "the same area may do as well; the summary says how much of the score each keeps."
     ),
     quick={"steps": 3, "area": [0.2, 0.5]},
+    example={"steps": 40},
 )
 def extremal_perturbation(
     network: Network,

@@ -41,6 +41,7 @@ from convscope.techniques.attribute._path import answers, asked_for, wide
         "The map is an average over chance: look twice with another seed before trusting a detail. The network is "
         "asked about pictures that are half black, such as it never met in training."
     ),
+    example={"samples": 500},
 )
 def rise(
     network: Network,
