@@ -37,7 +37,7 @@ lint: .venv/dev.stamp
 	@$(BIN)/lint-imports
 
 bench: .venv/bench.stamp
-	@for script in benchmarks/*.py; do \
+	@for script in benchmarks/[!_]*.py; do \
 		test -e "$$script" || { echo "no benchmarks yet"; break; }; \
 		echo "$$script"; $(BIN)/python "$$script" || exit 1; \
 	done

@@ -26,8 +26,8 @@ Flat = dict[tuple[str, ...], Any]
 
 
 def sections() -> str:
-    """A section for each script in ``benchmarks/``."""
-    return "\n\n".join(section(script) for script in sorted(BENCHMARKS.glob("*.py")))
+    """A section for each script in ``benchmarks/``; names that begin with ``_`` are what scripts share."""
+    return "\n\n".join(section(script) for script in sorted(BENCHMARKS.glob("[!_]*.py")))
 
 
 def section(script: Path, results: Path = RESULTS) -> str:
