@@ -49,7 +49,7 @@ def taken() -> Iterator[tuple[str, Image.Image]]:
             yield UNIT, _unit(browser.new_page(base_url=address, viewport={"width": 1280, "height": 1000}))
         index = example(folder)
         with served(loaded={"network": index.network}, index=index.path, cache=cache) as address:
-            yield MAP, _map(browser.new_page(base_url=address, viewport={"width": 1280, "height": 1040}))
+            yield MAP, _map(browser.new_page(base_url=address, viewport={"width": 1280, "height": 1180}))
         browser.close()
 
 
@@ -61,12 +61,12 @@ def _unit(page: Any) -> Image.Image:
 
 
 def _map(page: Any) -> Image.Image:
-    """With a lasso around half of the pictures."""
+    """With a lasso around one kind of them."""
     page.goto("/index")
     page.locator(".map[data-drawn]").wait_for()
     page.locator(".bk-tool-icon-lasso-select").first.click()
     box = page.locator(".map canvas.points").bounding_box()
-    corners = [(0.04, 0.5), (0.1, 0.2), (0.3, 0.08), (0.46, 0.2), (0.5, 0.55), (0.42, 0.85), (0.2, 0.9), (0.07, 0.75)]
+    corners = [(0.02, 0.3), (0.05, 0.15), (0.2, 0.08), (0.4, 0.12), (0.52, 0.2), (0.53, 0.35), (0.46, 0.5), (0.2, 0.46)]
     for place, (x, y) in enumerate(corners):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
         if not place:

@@ -447,4 +447,6 @@ def test_nothing_leaves_the_screen(browser: Any, address: str, width: int) -> No
         made.goto(where)
         made.locator("main h1").first.wait_for(timeout=EXPECT)
         assert made.evaluate("document.documentElement.scrollWidth") <= width, where
+        links = "[...document.querySelectorAll('#nav a')].map((link) => link.getBoundingClientRect().right)"
+        assert max(made.evaluate(links)) <= width, where
     context.close()

@@ -11,7 +11,7 @@ export async function render(main, leaving) {
     const list = h("ul", { className: "classes" });
     const draw = (wanted) => replace(list, labels.map((label, i) => [readable(label), i]).filter(([label]) => label.toLowerCase().includes(wanted)).map(([label, i]) => h("li", {}, h("a", { href: path(["classes", String(i)]) }, label), h("span", { className: "soft number" }, String(i)))));
     draw("");
-    replace(main, h("h1", {}, `${labels.length} classes`), h("p", {}, h("label", {}, "Those with ", h("input", { type: "search", oninput: (event) => draw(event.target.value.toLowerCase()) }))), list);
+    replace(main, h("h1", {}, `${labels.length} classes`), h("p", { className: "buttons" }, h("label", {}, "Find ", h("input", { type: "search", oninput: (event) => draw(event.target.value.toLowerCase()) }))), list);
     return "Classes";
   }
   const index = Number(text);

@@ -58,7 +58,7 @@ export async function render(main, leaving, staying) {
     map.paint(Uint32Array.from(id, (_, i) => packed(colour(i))));
     const grey = nameless > 0 && by !== "predicted class" && [UNKNOWN, "class not known"];
     const swatch = ([is, what]) => h("span", {}, h("i", { style: { background: is } }), what);
-    replace(legend, by === "right or wrong" ? [[RIGHT, "right"], [WRONG, "wrong"]].map(swatch) : state.network.labels.length > COLOURS.length ? `${COLOURS.length} colours, which several classes share` : "", grey && swatch(grey));
+    replace(legend, by === "right or wrong" ? [[RIGHT, "right"], [WRONG, "wrong"]].map(swatch) : state.network.labels.length > COLOURS.length ? `${COLOURS.length} colours, which several classes share` : state.network.labels.map((each, i) => swatch([COLOURS[i], readable(each)])), grey && swatch(grey));
   };
   /** Goes to an address that differs in this. */
   const move = (changed, how) => go(path(["index"], { ...Object.fromEntries(here().query), view: map.view(), ...changed }), how);
