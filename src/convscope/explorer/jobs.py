@@ -119,6 +119,7 @@ class Jobs:
         key = _hash({**about, **self._about, "titles": list(titles), "versions": versions()})
         folder = self._results / key
         job = Job(secrets.token_hex(8), technique, options, tuple(pictures), key)
+        job.trace += [] if resume is None else resume.trace  # its steps go on from there
         with self._lock:
             self._remember(job)
             if (folder / worker.HTML).is_file() and not (folder / worker.STATE).is_file():

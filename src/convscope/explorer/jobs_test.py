@@ -78,6 +78,7 @@ def test_an_optimisation_is_watched_halted_gone_on_with_and_stopped(client: Test
     wanted = {"technique": "visualize", "options": {**LONG, "steps": stopped["steps"] + 3}, "resume": job["id"]}
     finished = ended(client, client.post("/api/jobs", json=wanted).json())
     assert (finished["state"], finished["stopped"], finished["error"]) == ("done", False, "")
+    assert finished["steps"] == stopped["steps"] + 3  # counted from the first one's
 
 
 def test_events_tell_it_to_its_end(client: TestClient, picture: str) -> None:

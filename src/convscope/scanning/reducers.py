@@ -35,7 +35,8 @@ class Reducer(Protocol):
 
     ``update`` is called for each batch as often as one of the ``layers`` has run, in the middle of the pass, with an
     ``activations`` that holds this one layer; it adds to the arrays of the state in place, and must keep nothing of
-    what it was shown. ``merge`` makes one state of two, the first of earlier pictures; ``finish`` makes named arrays
+    what it was shown. Activations are in the precision of the scan, also bfloat16, which NumPy lacks: take ``.float()``
+    of what is small. ``merge`` makes one state of two, the first of earlier pictures; ``finish`` makes named arrays
     of the last state.
     """
 

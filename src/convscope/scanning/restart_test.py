@@ -71,7 +71,7 @@ class Largest:
         return {"value": np.full(self.channels, -np.inf, np.float32), "pictures": np.zeros(1, np.int64)}
 
     def update(self, state: State, batch: Batch, activations: Activations) -> None:
-        state["value"][:] = np.maximum(state["value"], activations["4"].amax((0, 2, 3)).numpy())
+        state["value"][:] = np.maximum(state["value"], activations["4"].amax((0, 2, 3)).float().numpy())
         state["pictures"] += len(batch.ids)
 
     def merge(self, first: State, second: State) -> State:

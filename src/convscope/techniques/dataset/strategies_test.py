@@ -85,7 +85,7 @@ def test_the_planted_tag_is_found_and_marked(shapes_index: Index) -> None:
     marked = torch.tensor(found.marks)[found.groups]
     assert tagged.sum() == 40
     shares = torch.stack([tagged[found.groups == group].float().mean() for group in found.groups.unique()])
-    assert bool(((shares <= 0.05) | (shares >= 0.95)).all()), "tagged pictures are groups of their own"
+    assert bool(((shares <= 0.1) | (shares >= 0.9)).all()), "tagged pictures are groups of their own"
     assert float(tagged[marked].float().mean()) >= 0.95
     # Of the tagged pictures a part may keep its class without the tag: the network also knows the disc. How large it is
     # depends on the processor on which the network has learned.

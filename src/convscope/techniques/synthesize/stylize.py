@@ -82,7 +82,11 @@ def stylize(
     given, images = images, images if size is None else at_most(images, size)
     sides = (images.shape[-2], images.shape[-1])
     times = scale or min(2.0, max(1.0, LARGE / max(sides)))
-    large = images if times == 1 else resize(given, (round(sides[0] * times), round(sides[1] * times)), mode="bicubic")
+    large = (
+        images
+        if times == 1
+        else resize(given.float(), (round(sides[0] * times), round(sides[1] * times)), mode="bicubic")
+    )
     painted = torch.stack([paint(image) for image in progress.over(list(large), "pictures")])
     painted = painted if times == 1 else resize(painted, sides)
     mixed = painted if strength == 1 else images.to(painted).lerp(painted, strength)
