@@ -9,13 +9,14 @@
 deepest layer used and one ``autograd.grad`` for the picture from random cotangents at these layers, frozen weights, the
 same precision; and over the same passes with colours next to each other in memory, as ``optimize`` has them. The last
 ratio is over the passes with the peer's losses below: Gram matrices are work of their own, half as much as the passes
-of a light network. Rounds are interleaved; the median counts.
+of a light network. ``style`` is without the term for colours that is no paper's, ``style, with colours`` with it, as it
+is by default. Rounds are interleaved; the median counts.
 
 **Time to a loss**: the peer is the published algorithm as one writes it down: float32, ``torch.optim.LBFGS`` on the
 pixels, started with the photograph, same network, layers, targets and weights. Its loss after ``--evaluations`` passes
 is the goal. The peer's picture is measured every ten passes and convscope's every five steps, clipped, in float32, by
 the peer's own loss, off the clock; the time is that of the first picture at the goal. convscope runs with its defaults
-in float32, and in bfloat16 where the machine multiplies such numbers.
+but for the colours, which the peer's loss lacks, in float32, and in bfloat16 where the machine multiplies such numbers.
 
 On a CPU time is that of the process on one thread (others at work on the machine do not count), on a GPU wall-clock.
 """
@@ -42,14 +43,17 @@ import convscope
 from convscope.hooks import observe
 from convscope.network import Network, Precision, fast_in_bfloat16
 from convscope.optimize import optimize
+from convscope.regularizers import Colours, Regularizer
 from convscope.techniques.synthesize._gram import Aim, Region, grams_of
 from convscope.techniques.synthesize._layers import stages
 from convscope.techniques.synthesize._lbfgs import LBFGS
 from convscope.techniques.synthesize._style import Plan, Pyramid, levels, scaled
 from convscope.techniques.synthesize._tiles import Cover, maps_of
+from convscope.techniques.synthesize.style import COARSER
 
 BETA = 20.0
 COARSE = 60  # steps at each size before the last, the default of style
+COLOURS = 5.0  # in shares of BETA, the default of style
 
 
 def clock() -> float:
@@ -124,11 +128,16 @@ def step_ratios(network: Network, side: int, rounds: int) -> dict[str, float]:
     textures = replace(aim, content={}, alpha={})
     found = []
 
-    def steps_of(wanted: Aim) -> Iterator[Any]:
-        plan = Plan(network, [], lambda size: wanted, 0, "lbfgs", 1.0, Cover(layers), lambda size: [])
-        return optimize(network, wanted.objective(), plan.moved(content), steps=10**6, optimizer=LBFGS, rate=1.0)
+    colours = Colours(BETA * COLOURS, scaled(painting, (content.shape[2], content.shape[3])), coarser=COARSER)
 
-    runs = {"style": steps_of(aim), "texture": steps_of(textures)}
+    def steps_of(wanted: Aim, *regularizers: Regularizer) -> Iterator[Any]:
+        plan = Plan(network, [], lambda size: wanted, 0, "lbfgs", 1.0, Cover(layers), lambda size: [])
+        return optimize(
+            network, wanted.objective(), plan.moved(content), steps=10**6, optimizer=LBFGS, rate=1.0,
+            regularizers=regularizers,
+        )  # fmt: skip
+
+    runs = {"style": steps_of(aim), "style, with colours": steps_of(aim, colours), "texture": steps_of(textures)}
     loss = gatys(network, content, painting)
 
     def with_losses() -> None:
