@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from unittest.mock import patch
 
 
 @contextmanager
 def plainly() -> Iterator[None]:
-    """The first convolution's gradient by torch's own means in this block."""
-    with patch("convscope.network.stems", lambda _images: nullcontext()):
+    """The first convolution's gradient and the rounding of weights by torch's own means in this block."""
+
+    def nothing(*_given: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    with patch("convscope.network.stems", nothing), patch("convscope.network.at_hand", nothing):
         yield

@@ -75,6 +75,8 @@ def ours(network: Network, images: Tensor, classes: Tensor, steps: int) -> Tenso
 def seconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
     start = clock()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return clock() - start
 
 
@@ -82,7 +84,8 @@ def measure(spec: str, count: int, steps: int, repeats: int, clock: Callable[[],
     """Seconds, ratios, and how many pictures each fools."""
     network = convscope.load_network(spec, precision="float32", **SPECS[spec])
     network.module.requires_grad_(False)
-    images = on_grid(torch.rand(count, 3, *network.input_size, generator=torch.Generator().manual_seed(0)))
+    drawn = torch.rand(count, 3, *network.input_size, generator=torch.Generator().manual_seed(0))
+    images = on_grid(drawn.to(network.device))
     classes = logits_of(network, images).argmax(1)
     half = dataclasses.replace(network, precision="bfloat16") if fast_in_bfloat16(network.device) else None
     runs: dict[str, Callable[[], Any]] = {
@@ -128,6 +131,7 @@ def main() -> None:
         "clock": "processor" if options.busy else "wall", "threads": torch.get_num_threads(),
         "machine": platform.machine(), "torch": torch.__version__,
         "amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }  # fmt: skip
     found: dict[str, Any] = {}
     for spec in SPECS:

@@ -76,6 +76,8 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
     """Of one call: by the wall, and of computing."""
     start, computed = time.perf_counter(), time.process_time()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start, time.process_time() - computed
 
 
@@ -108,7 +110,7 @@ def measure(
     """Ratios of one network, of those parts of it."""
     network = convscope.load_network(f"torchvision:{name}", weights="random")
     network.module.requires_grad_(False)
-    images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(network.device)
     target = network(images).argmax(1)
     chosen = target.tolist()
     part = network.module.get_submodule(layer)
@@ -185,7 +187,8 @@ def main() -> None:
         known[name] = {**known.get(name, {}), **measured}
         print(name, json.dumps(known[name]), flush=True)
     settings = {"size": size, "batch": batch, "repeats": repeats,
-                "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
+                "threads": torch.get_num_threads(), "torch": torch.__version__,
+                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}  # fmt: skip
     if not options.quick:
         options.output.parent.mkdir(exist_ok=True)
         options.output.write_text(json.dumps({"settings": settings, "ratios": known}, indent=2) + "\n")

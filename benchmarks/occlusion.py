@@ -39,8 +39,8 @@ from captum.attr import Occlusion
 from torch import Tensor, nn
 
 import convscope
-from convscope.batching import give_back
 from convscope.images import read_image
+from convscope.memory import give_back
 from convscope.network import Network
 from convscope.perturb import Variations
 from convscope.reporting import photographs

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ def seconds(call: Callable[[], object]) -> float:
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     start = clock()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return clock() - start
 
 
@@ -80,6 +83,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="256 px and few repeats")
     parser.add_argument("--style", default="starry-night")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "stylize.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     size, repeats = (256, 1) if options.quick else (512, 1)
@@ -87,12 +91,12 @@ def main() -> None:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "size": size,
         **compared(options.style, size, repeats),
-        "film": {str(side): film(options.style, side, 4 if options.quick else 12) for side in (256, size)},
+        **({"film": {str(side): film(options.style, side, 4 if options.quick else 12) for side in (256, size)}}
+           if find_spec("av") else {}),
     }  # fmt: skip
     print(json.dumps(found, indent=2))
     if not options.quick:
-        target = Path(__file__).parent / "results" / "stylize.json"
-        target.write_text(json.dumps(found, indent=2) + "\n")
+        options.output.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,11 @@ def bare(module: nn.Module, part: nn.Module, images: Tensor, index: int) -> None
 def ours(network: Network, layer: str, index: int, size: int, steps: int) -> Tensor:
     """The picture after so many steps."""
     for step in optimize(
-        network, channel(network, layer, index), Fourier(1, (size, size)), steps=steps, transforms=ROBUST
+        network,
+        channel(network, layer, index),
+        Fourier(1, (size, size)).to(network.device),
+        steps=steps,
+        transforms=ROBUST,
     ):
         last = step
     return last.images
@@ -95,7 +99,8 @@ def measure(name: str, layer: str, size: int, steps: int, repeats: int) -> dict[
     network = convscope.load_network(f"torchvision:{name}", weights="random", precision="float32")
     network.module.requires_grad_(False)
     drawn = torch.Generator().manual_seed(0)
-    images = network.normalise(viewed(torch.rand(1, 3, size, size, generator=drawn), ROBUST, drawn))
+    view = viewed(torch.rand(1, 3, size, size, generator=drawn), ROBUST, drawn)
+    images = network.normalise(view.to(network.device))
     rough = convscope.load_network(network, precision="auto").drawing
     part = network.module.get_submodule(layer)
     with torch.no_grad():  # of random weights, a channel that is not silent
@@ -154,7 +159,8 @@ def main() -> None:
     settings = {
         "size": size, "steps": steps, "repeats": repeats, "threads": torch.get_num_threads(),
         "machine": platform.machine(), "torch": torch.__version__,
-        "fast in bfloat16": fast_in_bfloat16(torch.device("cpu")),
+        "fast in bfloat16": fast_in_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }  # fmt: skip
     for name, layer in layers.items():
         if options.only not in name:

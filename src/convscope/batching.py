@@ -1,25 +1,17 @@
-"""Many pictures in passes of a bounded size: the one place that looks after memory.
-
-Running out of it halves the passes. And what passes of ever other shapes have freed is given back: the C library of
-Linux keeps it, in pieces that fit nothing else, so that a process whose tensors take 0.4 GB can grow to 2.5 GB.
-"""
+"""Many pictures in passes of a bounded size. Running out of memory halves the passes."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import gc
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
+from convscope import memory
 from convscope.progress import Counter, counting
 
 T = TypeVar("T")
-GROWTH = 384 * 2**20  # bytes by which passes may make the process grow before what they freed is given back
-PAGE = 4096  # bytes; where pages are larger, memory is given back sooner than need be
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -34,37 +26,15 @@ def batched(run: Callable[[slice], T], count: int, size: int, label: str = "pict
     ``label`` is what they are called where progress is told. Raises the error of the last try when not even one
     picture fits.
     """
-    before = resident()
-    with counting(label, count) as counter:
+    level = 0
+    with memory.kept(), counting(label, count) as counter:
         for found in _passes(run, count, size, counter):
             yield found
             counter.done()
             del found
-            if resident() - before > GROWTH:
-                give_back()
-
-
-def resident() -> int:
-    """Bytes of memory that this process takes; 0 where the system does not say so cheaply."""
-    try:
-        return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-@functools.cache
-def _trim() -> Any:
-    """The C library's function that gives freed memory back, of which only glibc has one."""
-    try:
-        return getattr(ctypes.CDLL(None), "malloc_trim", None)
-    except (OSError, TypeError):  # no such thing on this system
-        return None
-
-
-def give_back() -> None:
-    """Return freed memory to the system, where the C library holds on to it."""
-    if (trim := _trim()) is not None:
-        trim(ctypes.c_size_t(0))
+            level = level or memory.resident()  # that of passes of this kind
+            if memory.resident() - level > memory.GROWTH:
+                memory.give_back()
 
 
 def _passes(run: Callable[[slice], T], count: int, size: int, counter: Counter) -> Iterator[T]:

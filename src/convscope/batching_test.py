@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from convscope import batching
 from convscope.batching import batched, is_out_of_memory
 
 
@@ -129,23 +128,3 @@ def test_what_did_not_fit_is_let_go_before_the_next_try() -> None:
         assert list(batched(run, 2, 2)) == [1, 1]
     finally:
         gc.enable()
-
-
-def test_freed_memory_goes_back_between_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not batching.resident() or batching._trim() is None:
-        pytest.skip("this system's C library gives memory back by itself, or not at all")
-    monkeypatch.setattr(batching, "GROWTH", 2**23)
-    pinned: list[bytearray] = []
-
-    def scattered(_part: slice) -> None:
-        """64 MB in pieces between which something small stays, so that the heap cannot shrink by itself."""
-        pieces = []
-        for _ in range(1000):
-            pieces.append(bytearray(2**16))
-            pinned.append(bytearray(600))
-
-    before, taken = batching.resident(), []
-    for _ in batched(scattered, 2, 1):
-        taken.append(batching.resident() - before)
-    assert max(taken) > 2**25
-    assert batching.resident() - before < 2**24

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from convscope import progress
+from convscope import memory, progress
 from convscope.backward import REDIRECTED, gradient
 from convscope.errors import ConvscopeError, OptionError, RuleError
 from convscope.hooks import observe
@@ -127,18 +127,19 @@ def optimize(
     if resume is not None:
         loop.restore(resume)
     watcher = _watcher.get()
-    for _ in progress.over(range(loop.number, steps), "steps"):
-        with progress.undisturbed() as interrupt:
-            step = loop.advance()
-            enough = progress.stepped()
-        if watcher is not None:
-            watcher(step)
-        yield step
-        interrupt.release()
-        if enough:
-            raise progress.Cancelled
-        if step.stopped:
-            return
+    with memory.kept():
+        for _ in progress.over(range(loop.number, steps), "steps"):
+            with progress.undisturbed() as interrupt:
+                step = loop.advance()
+                enough = progress.stepped()
+            if watcher is not None:
+                watcher(step)
+            yield step
+            interrupt.release()
+            if enough:
+                raise progress.Cancelled
+            if step.stopped:
+                return
 
 
 _watcher: ContextVar[Callable[[Step], None] | None] = ContextVar("convscope_watcher", default=None)
@@ -219,15 +220,15 @@ class _Loop:
         """Sets the parameters' gradients, and returns what torch minimises."""
         images = self.parameterization.images()
         score, penalty, slopes = self._swept(images) if isinstance(self.objective, Swept) else self._seen(images)
-        if not all(_finite(t) for t in (score, penalty, *slopes)):
+        if not _finite(score, penalty, *slopes):
             raise _Overflow
-        self._score, self._penalty = score.detach().cpu(), penalty.detach().cpu()
+        self._score, self._penalty = torch.stack([score.detach(), penalty.detach()]).cpu()
         self._good = [p.detach().clone() for p in self._parameters]
         for parameter, slope in zip(self._parameters, slopes, strict=True):
             for shaping in (r for r in self._regularizers if isinstance(r, Shaping)):
                 slope = shaping(slope, self.number)
             parameter.grad = (-slope).contiguous()  # of a channels-last pass it is not, and lbfgs flattens it
-        return float((penalty - score).detach().sum())
+        return float((self._penalty - self._score).sum())
 
     def _seen(self, images: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """Score, penalty and their gradient, through the network at once."""
@@ -236,7 +237,7 @@ class _Loop:
         if self._transforms or self._view:
             views = viewed(images, self._transforms, self._generator, size=self._view)
         found = self.objective(observe(self.network, laid_out(views), self.objective.layers)).float()
-        score = found.view(-1, len(images)).mean(0)
+        score = found.view(-1, len(images)).mean(0).to(images.device)  # the picture may live elsewhere
         penalty = self._penalised(images)
         silent = (score.detach() == 0) if self._revive else None
         if silent is None or not bool(silent.any()):
@@ -322,9 +323,9 @@ class _Loop:
         self._generator.set_state(state["generator"])
 
 
-def _finite(values: Tensor) -> bool:
-    """Whether all are: only of infinities and of nan is zero times their sum not zero."""
-    return bool((values.detach() * 0).sum() == 0)
+def _finite(*values: Tensor) -> bool:
+    """Whether all are, asked at once: only of infinities and of nan is zero times their sum not zero."""
+    return bool(torch.stack([(v.detach() * 0).sum().float() for v in values]).sum() == 0)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -129,8 +130,7 @@ class Colours(Penalty):
         for coarser in [c for c in self.coarser if c <= smallest] or [1]:
             if coarser not in self._ordered:  # once for all steps
                 self._ordered[coarser] = self._mixed(coarser)
-            mine, wanted = sorted_colours(images, coarser), self._ordered[coarser].to(images)
-            found.append(colour_distance(mine, as_many(wanted, mine.shape[2])))
+            found.append(colour_distance(projected_colours(images, coarser), self._ordered[coarser].to(images)))
         return self.weight * torch.stack(found).mean(0)
 
     @cached_property
@@ -152,12 +152,17 @@ class Colours(Penalty):
         return torch.cat([as_many(o, count) for o, count in zip(ordered, counts, strict=True)], 2).sort(2).values
 
 
-def sorted_colours(images: Tensor, coarser: int) -> Tensor:
-    """(N, axes, n) projections of a coarser picture's colours on :data:`AXES`, in ascending order; of the picture
-    itself every second row and column."""
+def projected_colours(images: Tensor, coarser: int) -> Tensor:
+    """(N, axes, n) projections of a coarser picture's colours on :data:`AXES`; of the picture itself every second row
+    and column."""
     small = images[..., ::2, ::2] if coarser == 1 else F.avg_pool2d(images, coarser)
     axes = F.normalize(torch.tensor(AXES, dtype=torch.float32), dim=1).to(small)
-    return torch.einsum("ac,nchw->nahw", axes, small).flatten(2).sort(2).values
+    return torch.einsum("ac,nchw->nahw", axes, small).flatten(2)
+
+
+def sorted_colours(images: Tensor, coarser: int) -> Tensor:
+    """The same in ascending order."""
+    return projected_colours(images, coarser).sort(2).values
 
 
 def as_many(ordered: Tensor, count: int) -> Tensor:
@@ -166,9 +171,18 @@ def as_many(ordered: Tensor, count: int) -> Tensor:
     return ordered[..., places]
 
 
-def colour_distance(ordered: Tensor, wanted: Tensor) -> Tensor:
-    """(N,) squared, of (N, axes, n) and as many."""
-    return (ordered - wanted).square().mean((1, 2))
+def colour_distance(projected: Tensor, wanted: Tensor) -> Tensor:
+    """(N,) squared, of (N, axes, n) from sorted (N or 1, axes, m): each number is compared with that of its rank."""
+    ordered = as_many(wanted, projected.shape[2]).expand_as(projected)
+    return (projected - torch.empty_like(ordered).scatter(2, order_of(projected), ordered)).square().mean((1, 2))
+
+
+def order_of(values: Tensor) -> Tensor:
+    """Where the smallest, the next, ... of the last dim stand; on a CPU by NumPy, which takes a fifth of the time."""
+    values = values.detach()
+    if values.device.type != "cpu":
+        return values.argsort()
+    return torch.from_numpy(np.argsort(values.numpy()))
 
 
 # ---- operations between steps (Yosinski et al. 2015, section 3, in the published order)

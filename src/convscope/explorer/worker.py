@@ -7,7 +7,6 @@ writes what it found into the cache: a fragment of a page, JSON, the raw numbers
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from convscope.memory import resident
 
 HTML, RAW, SUMMARY, PICTURE, STATE = "result.html", "result.npz", "result.json", "result.png", "result.state"
 OUT_OF_MEMORY = 77  # exit status
@@ -61,21 +62,6 @@ def _watch_memory(most: int) -> None:
         time.sleep(0.5)
         if resident() > most:
             os._exit(OUT_OF_MEMORY)
-
-
-def resident() -> int:
-    """Bytes of memory that this process has now, or at its most where only that is known."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class _Bench:

@@ -43,7 +43,7 @@ from convscope.long_run import Trained, descend, gone_through, taken_up, writabl
 from convscope.network import Network
 from convscope.objectives import Objective, features, gram
 from convscope.optimize import State, load_state
-from convscope.regularizers import COARSER, TotalVariation, as_many, colour_distance, sorted_colours
+from convscope.regularizers import COARSER, TotalVariation, as_many, colour_distance, projected_colours, sorted_colours
 from convscope.zoo.options import seeded
 
 SOFT = 1e-5  # added under roots, whose slope at zero is infinite
@@ -304,7 +304,7 @@ class Training:
         found = []
         for coarser, ordered in self._ordered.items():
             wanted = ordered[styles.to(ordered.device)]
-            apart = colour_distance(as_many(sorted_colours(painted, coarser), wanted.shape[2]), wanted)
+            apart = colour_distance(projected_colours(painted, coarser), wanted)
             found.append((apart + SOFT).sqrt())
         return self.recipe.colours * torch.stack(found).mean(0)
 

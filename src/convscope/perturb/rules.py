@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from convscope import winograd
 from convscope.perturb.graph import Node, PerPicture, Ref, aten, called, leaves, mapped
 from convscope.perturb.places import Place, Places, Span, back, cut
+from convscope.weights import channels_last, laid_out
 
 if TYPE_CHECKING:
     from convscope.perturb.batch import Piece
@@ -112,6 +113,7 @@ def _convolution(plan: Plan, number: int, node: Node) -> Local:
         w, b = (piece.constant(v) for v in (weight, bias))
         if plain and _fewer_products(patch, size[0]):
             return winograd.convolved(patch, piece.shared.turned(number, w), b)
+        w = laid_out(w) if channels_last(patch) else w
         return torch.convolution(patch, w, b, slide.stride, (0, 0), slide.dilation, False, (0, 0), groups)
 
     step = _sliding(plan, number, node, slide, 0.0, run)

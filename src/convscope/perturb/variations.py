@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convscope.batching import batched, is_out_of_memory
+from convscope.memory import kept
 from convscope.network import Network
 from convscope.perturb.batch import Batch, Piece, Shared
 from convscope.perturb.graph import Graph, Ref, Unfollowed, called, outputs_of
@@ -94,7 +95,7 @@ class Variations:
             OptionError: a box that is empty or leaves the picture, or content of another shape.
         """
         picture = Picture(image, boxes, content, each)
-        with torch.no_grad():
+        with torch.no_grad(), kept():
             clean = self.network(image[None])[0] if clean is None else clean
             read = read or (lambda logits: logits)
             graph = self._graph(image)

@@ -11,6 +11,7 @@ are no pairs the step goes along the gradient, ``first`` of the length of x, eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,22 +58,21 @@ class LBFGS(Optimizer):
         place = None
         if not state:
             state.update(pairs=here.new_zeros(2 * self._memory, len(here)), count=0, refused=0)
-            state["products"] = here.new_zeros(2 * self._memory, 2 * self._memory)
+            state["products"] = here.new_zeros(2 * self._memory, 2 * self._memory, device="cpu")
         else:
             place = self._remembered(state, here - state["here"], slope - state["slope"])
         state["here"], state["slope"] = here.clone(), slope.clone()
-        rate, longest = self.param_groups[0]["lr"], self._most * float(here.norm())
+        rate, size = self.param_groups[0]["lr"], here.norm()
         if state["count"]:
             found = self._direction(state, slope, self._met(state, slope, place)).mul_(-rate)
         else:
-            length = self._first * 2 ** state["refused"] * float(here.norm())
-            found = -rate * slope * (length / max(float(slope.norm()), 1e-30))
-        length = float(found.norm())
-        return found * (longest / length) if length > longest else found
+            found = slope * (-rate * self._first * 2 ** state["refused"] * size / slope.norm().clamp(min=1e-30))
+        return found.mul_((self._most * size / found.norm().clamp(min=1e-30)).clamp(max=1))
 
     def _remembered(self, state: dict[str, Any], s: Tensor, y: Tensor) -> int | None:
         """The row of the pair, put in place of the oldest one; rows are s and y of each in turn."""
-        if float(s @ y) <= FLATTEST * float(s.norm()) * float(y.norm()):
+        product, *squares = torch.stack([s @ y, s @ s, y @ y]).tolist()  # all at once: a GPU is waited for
+        if product <= FLATTEST * math.sqrt(math.prod(squares)):
             state["refused"] += 1
             return None
         place = 2 * (state["count"] % self._memory)
@@ -82,12 +82,13 @@ class LBFGS(Optimizer):
 
     def _met(self, state: dict[str, Any], slope: Tensor, place: int | None) -> Tensor:
         """The pairs' products with g; in the same pass over them those of the new pair, if any, are kept."""
-        pairs, products = state["pairs"], state["products"]
+        pairs = state["pairs"]
         if place is None:
-            return (pairs @ slope).double().cpu()
-        found = torch.cat([pairs[place : place + 2], slope[None]]) @ pairs.T
+            return (pairs @ slope).cpu().double()
+        found = (torch.cat([pairs[place : place + 2], slope[None]]) @ pairs.T).cpu()
+        products = state["products"] = state["products"].cpu()  # a state that was loaded has it on the device
         products[place : place + 2], products[:, place : place + 2] = found[:2], found[:2].T
-        return found[2].double().cpu()
+        return found[2].double()
 
     def _direction(self, state: dict[str, Any], slope: Tensor, with_slope: Tensor) -> Tensor:
         """H g, by the two loops on the coefficients of g and the pairs."""
