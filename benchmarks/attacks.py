@@ -86,7 +86,7 @@ def measure(spec: str, count: int, steps: int, repeats: int, clock: Callable[[],
     network.module.requires_grad_(False)
     drawn = torch.rand(count, 3, *network.input_size, generator=torch.Generator().manual_seed(0))
     images = on_grid(drawn.to(network.device))
-    classes = logits_of(network, images).argmax(1)
+    classes = logits_of(network, images).argmax(1).to(network.device)
     half = dataclasses.replace(network, precision="bfloat16") if fast_in_bfloat16(network.device) else None
     runs: dict[str, Callable[[], Any]] = {
         "floor": lambda: floor(network, images, classes, steps),
@@ -96,7 +96,7 @@ def measure(spec: str, count: int, steps: int, repeats: int, clock: Callable[[],
     }
     made = {name: run() for name, run in runs.items()}  # also warms up
     fooled = {
-        name: int((logits_of(network, quantised(images, found, EPSILON, "linf")).argmax(1) != classes).sum())
+        name: int((logits_of(network, quantised(images, found, EPSILON, "linf")).argmax(1) != classes.cpu()).sum())
         for name, found in made.items() if found is not None
     }  # fmt: skip
     rounds = [{name: seconds(run, clock) for name, run in runs.items()} for _ in range(repeats)]

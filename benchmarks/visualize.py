@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import platform
 import statistics
@@ -101,7 +102,7 @@ def measure(name: str, layer: str, size: int, steps: int, repeats: int) -> dict[
     drawn = torch.Generator().manual_seed(0)
     view = viewed(torch.rand(1, 3, size, size, generator=drawn), ROBUST, drawn)
     images = network.normalise(view.to(network.device))
-    rough = convscope.load_network(network, precision="auto").drawing
+    rough = dataclasses.replace(network, precision="auto").drawing
     part = network.module.get_submodule(layer)
     with torch.no_grad():  # of random weights, a channel that is not silent
         index = int(observe(network, images.clamp(0, 1), [layer])[layer].mean((0, 2, 3)).argmax())

@@ -69,13 +69,19 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                _set(USUAL)
-                _made.clear()
-        if not _inside and resident() - before > GROWTH:
-            give_back()
+        if not sys.is_finalizing():  # a loop that was left open ends with Python, where little is still there
+            _leave(before)
+
+
+def _leave(before: int) -> None:
+    global _inside
+    with _lock:
+        _inside -= 1
+        if not _inside:
+            _set(USUAL)
+            _made.clear()
+    if not _inside and resident() - before > GROWTH:
+        give_back()
 
 
 def once(tensor: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:

@@ -88,6 +88,12 @@ def test_an_error_and_a_loop_that_is_left_end_it(changes: list[dict[int, int]]) 
     assert changes == [memory.KEEPING, memory.USUAL] * 2
 
 
+def test_a_loop_left_open_until_python_ends_says_nothing() -> None:
+    code = "from convscope.batching import batched\nopen_ = batched(lambda part: part, 8, 2)\nnext(open_)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("there", [{}, {"mallopt": lambda *_: 1}], ids=["neither", "musl"])
 def test_other_c_libraries_are_left_alone(
     monkeypatch: pytest.MonkeyPatch, there: dict[str, Callable[..., Any]]

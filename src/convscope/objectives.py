@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from convscope.errors import OptionError, UnknownTarget
 from convscope.hooks import OUTPUT
 from convscope.network import Network
+from convscope.weights import channels_last
 
 Of = Literal["score", "probability", "loss"]
 
@@ -242,6 +244,28 @@ def diversity(network: Network, layer: str, starts: int) -> Objective:
     return Objective(frozenset({layer}), score, f"diversity in {layer}")
 
 
+def squared_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """(N,) sums of (found - wanted)^2 over (N, ...) and (N or 1, ...), in the wider type; a function of ``found``."""
+    return _Apart.apply(found, wanted)  # type: ignore[no-untyped-call]
+
+
+class _Apart(torch.autograd.Function):
+    """With its own way back: over maps, each operator that torch would record is a pass over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:
+        difference = found - wanted
+        ctx.save_for_backward(difference)
+        ctx.dtype = found.dtype
+        return difference.square().sum(tuple(range(1, difference.ndim)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return (difference * (2 * slopes).view(-1, *[1] * (difference.ndim - 1))).to(ctx.dtype), None
+
+
 def features(targets: Mapping[str, Tensor], weights: Mapping[str, float] | None = None) -> Objective:
     """Minus the squared distance of layers from given outputs, of each layer in shares of the target's own size.
 
@@ -257,12 +281,12 @@ def features(targets: Mapping[str, Tensor], weights: Mapping[str, float] | None 
     sizes = {name: t.flatten(1).square().sum(1).clamp(min=1e-12) for name, t in targets.items()}
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
-        parts = [
-            -(weights or {}).get(name, 1.0)
-            * (_wide(activations[name]) - target).flatten(1).square().sum(1)
-            / sizes[name]
-            for name, target in targets.items()
-        ]
+        parts = []
+        for name in targets:
+            found = activations[name]
+            if found.ndim == 4 and channels_last(found):
+                targets[name] = targets[name].contiguous(memory_format=torch.channels_last)  # once: as what comes later
+            parts.append(-(weights or {}).get(name, 1.0) * squared_distance(found, targets[name]) / sizes[name])
         return torch.stack(parts).sum(0)
 
     return Objective(frozenset(targets), score, f"features of {', '.join(targets)}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from convscope import progress
 from convscope.backward import gradient
 from convscope.errors import ImageError
 from convscope.network import Network
-from convscope.objectives import Objective
+from convscope.objectives import Objective, squared_distance
 from convscope.techniques.synthesize._tiles import Cover, Size, Tile, layer_maps, size_of
 
 EVERYWHERE = (slice(None), slice(None))
@@ -185,11 +186,15 @@ class Aim:
         """(N,) of maps that stand at ``where`` of the whole; nothing without content."""
         parts = []
         for name, target in self.content.items():
-            size = target.flatten(1).square().sum(1).clamp(min=1e-12)
             rows, columns = where[name]
-            difference = maps[name].to(target.dtype) - target[..., rows, columns]
-            parts.append(-self.alpha[name] * difference.flatten(1).square().sum(1) / size)
+            distance = squared_distance(maps[name], target[..., rows, columns])
+            parts.append(-self.alpha[name] * distance / self._sizes[name])
         return torch.stack(parts).sum(0) if parts else 0.0
+
+    @cached_property
+    def _sizes(self) -> dict[str, Tensor]:
+        """Layer to the (N,) squared length of the content there."""
+        return {n: target.square().sum((1, 2, 3)).clamp(min=1e-12) for n, target in self.content.items()}
 
 
 def shares_of(mask: Tensor, grids: Mapping[str, Size]) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ from convscope.techniques.synthesize._style import (
 from convscope.techniques.synthesize._tiles import Cover, Size, covering, grids_of, maps_of
 
 Kept = Literal["luminance", "match"]
-COARSER = (4, 8, 16)  # pixels a side whose mean colours are compared
+COARSER = (8, 16)  # pixels a side whose mean colours are compared; finer ones change nothing that is seen
 Several = str | Sequence[str] | None
 Positive = Annotated[float, Field(gt=0)]
 
