@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import convscope
 from convscope import cli, progress, registry
 from convscope.cli import bar, work
 from convscope.conftest import colour_pictures
@@ -341,6 +342,11 @@ finally:
 """
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert all(name in ran.stdout for name in [*registry.discover(), "demo", "report"])
+
+
+def test_the_package_is_a_command_too() -> None:
+    ran = subprocess.run([sys.executable, "-m", "convscope", "--version"], check=True, capture_output=True, text=True)
+    assert convscope.__version__ in ran.stdout
 
 
 class Constant(nn.Module):

@@ -222,8 +222,12 @@ def axes_like(images: Tensor) -> Tensor:
 def projected_colours(images: Tensor, coarser: int) -> Tensor:
     """(N, axes, n) projections of a coarser picture's colours on :data:`AXES`; of the picture itself every second row
     and column."""
-    small = images[..., ::2, ::2] if coarser == 1 else F.avg_pool2d(images, coarser)
-    return axes_like(images) @ small.flatten(2)
+    return on_axes(images[..., ::2, ::2] if coarser == 1 else F.avg_pool2d(images, coarser))
+
+
+def on_axes(planes: Tensor) -> Tensor:
+    """(N, axes, n) projections of (N, 3, h, w) on :data:`AXES`."""
+    return axes_like(planes) @ planes.flatten(2)
 
 
 def sorted_colours(images: Tensor, coarser: int) -> Tensor:

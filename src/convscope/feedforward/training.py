@@ -6,7 +6,7 @@
 
 The loss is that of Johnson et al. (2016), section 3: the distance of the painted picture's features from the
 photograph's (equation 2), of its Gram matrices from the painting's (equation 4), and its total variation, as
-``convscope.objectives`` and ``convscope.regularizers`` have them, with three departures.
+``convscope.objectives`` and ``convscope.regularizers`` have them, with four departures.
 
 The distance of Gram matrices counts by its root. Squared it goes with the fourth power of a stroke's contrast: flat
 where there are no strokes yet, where a training begins, and steep beyond.
@@ -17,6 +17,9 @@ enough.
 The distribution of colours is compared, at full size and at 2 to 16 times coarser ones: by the sliced Wasserstein
 distance of the pixels (Rabin et al. 2011; Heitz et al. 2021 compare features so). The first filters of many networks
 see edges alone, so that no Gram matrix knows whether a plain sky is blue.
+
+So is the distribution of differences between neighbours, in four directions and at three sizes. Filters of a stride
+hardly see the finest ripples, and without it all that is painted has a weave, as of canvas, that no painting has.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convscope import progress
+from convscope import memory, progress
 from convscope.backward import gradient
 from convscope.errors import ConvscopeError, ImageError, OptionError
 from convscope.feedforward.files import SUFFIX, save_stylist
@@ -43,13 +46,22 @@ from convscope.long_run import Trained, descend, gone_through, taken_up, writabl
 from convscope.network import Network
 from convscope.objectives import Objective, features, gram
 from convscope.optimize import State, load_state
-from convscope.regularizers import COARSER, TotalVariation, as_many, colour_distance, projected_colours, sorted_colours
+from convscope.regularizers import (
+    COARSER,
+    TotalVariation,
+    as_many,
+    colour_distance,
+    on_axes,
+    projected_colours,
+    sorted_colours,
+)
 from convscope.zoo.options import seeded
 
 SOFT = 1e-5  # added under roots, whose slope at zero is infinite
 KEPT = 512 << 20  # bytes of decoded photographs that are kept for the next time
 SAVED = 250  # steps after which what a broken training goes on from is written
 MARGIN = 8  # pixels that are painted around what is judged; see Training._parts
+FINE = (1, 2, 4)  # pixels a side whose means are compared with their neighbours'
 HALVES = 3  # style layers, the first ones, that are compared at half size, too
 
 
@@ -67,6 +79,7 @@ class Recipe:
         opening: share of the steps, at the beginning, during which content counts a sixth: strokes that have been
             learned are easily bent to a photograph, while a stylist that has to keep the photograph learns none.
         colours: weight of the distance of the pixels' colours, of the range [0, 1].
+        details: weight of that of their neighbours' differences, in shares of the painting's own.
         variation: weight of the total variation, a pixel.
         content_layers, style_layers: of the network that judges.
         seed: of the first weights and of the crops.
@@ -82,6 +95,7 @@ class Recipe:
     opening: float = 0.25
     style: float = 10.0
     colours: float = 30.0
+    details: float = 3.0
     variation: float = 0.0
     content_layers: tuple[str, ...] = ()
     style_layers: tuple[str, ...] = ()
@@ -197,8 +211,9 @@ def train(
     training = Training(network, photographs, paintings, recipe)
     if resume is not None:
         training.restore(resume)
-    for _ in progress.over(range(training.number, recipe.steps), "steps"):
-        yield training.advance()
+    with memory.kept():
+        for _ in progress.over(range(training.number, recipe.steps), "steps"):
+            yield training.advance()
 
 
 class Training:
@@ -224,6 +239,7 @@ class Training:
             for pictures, chosen in zip(scaled, (layers, layers[:HALVES]), strict=True)
         ]
         self._ordered = {coarser: self._colours_of(scaled[0], coarser) for coarser in COARSER}
+        self._fine = [self._differences_of(scaled[0], coarser) for coarser in FINE]
 
     def _scaled(self, painting: Tensor, share: float) -> Tensor:
         """(1, 3, h, w), the shorter side the recipe's, or a share of it."""
@@ -251,6 +267,12 @@ class Training:
         """(styles, axes, n): as many as a crop has."""
         count = (self.recipe.size // max(coarser, 2)) ** 2
         return torch.cat([as_many(sorted_colours(picture, coarser), count) for picture in pictures])
+
+    def _differences_of(self, pictures: Sequence[Tensor], coarser: int) -> list[Tensor]:
+        """For each direction (styles, axes, n): as many as a crop has."""
+        count = differences(torch.zeros(1, 3, self.recipe.size, self.recipe.size), coarser)[0].shape[2]
+        each = [[as_many(part.sort(2).values, count) for part in differences(p, coarser)] for p in pictures]
+        return [torch.cat(parts) for parts in zip(*each, strict=True)]
 
     def advance(self) -> Step:
         """One batch, and one step of Adam."""
@@ -286,7 +308,8 @@ class Training:
         halved = observe(self.network, F.avg_pool2d(painted, 2), self._targets[1])
         return {
             "content": -content(found), "style": self._unlike([found, halved], styles),
-            "colours": self._colours(painted.float(), styles), "variation": self._variation(painted),
+            "colours": self._colours(painted.float(), styles), "details": self._details(painted.float(), styles),
+            "variation": self._variation(painted),
         }  # fmt: skip
 
     def _unlike(self, seen: Sequence[Mapping[str, Tensor]], styles: Tensor) -> Tensor:
@@ -307,6 +330,16 @@ class Training:
             apart = colour_distance(projected_colours(painted, coarser), wanted)
             found.append((apart + SOFT).sqrt())
         return self.recipe.colours * torch.stack(found).mean(0)
+
+    def _details(self, painted: Tensor, styles: Tensor) -> Tensor:
+        """(N,): the same of differences, in shares of the painting's, averaged over sizes and directions."""
+        found = []
+        for coarser, directions in zip(FINE, self._fine, strict=True):
+            for mine, ordered in zip(differences(painted, coarser), directions, strict=True):
+                wanted = ordered[styles.to(ordered.device)]
+                size = wanted.square().mean((1, 2)).clamp(min=1e-12)
+                found.append((colour_distance(mine, wanted) / size + SOFT).sqrt())
+        return self.recipe.details * torch.stack(found).mean(0)
 
     def _content(self, photographs: Tensor) -> Objective:
         """Minus the distance from the photographs' features."""
@@ -347,6 +380,16 @@ class Training:
         self.stylist.load_state_dict(state["parameters"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.number = int(state["number"])
+
+
+def differences(images: Tensor, coarser: int) -> list[Tensor]:
+    """For each of four directions (N, axes, n), between neighbours of a coarser picture; of the picture itself every
+    second of them, across and down."""
+    small = images if coarser == 1 else F.avg_pool2d(images, coarser)
+    here = small[..., :-1, :-1]
+    found = [small[..., :-1, 1:] - here, small[..., 1:, :-1] - here, small[..., 1:, 1:] - here,
+             small[..., 1:, :-1] - small[..., :-1, 1:]]  # fmt: skip
+    return [on_axes(each[..., ::2, ::2] if coarser == 1 else each) for each in found]
 
 
 def resumed(path: str | Path | None) -> State | None:

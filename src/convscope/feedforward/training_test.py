@@ -72,7 +72,7 @@ def weights(steps: Iterator[Step]) -> dict[str, Tensor]:
 
 
 def test_the_loss_is_its_formula_written_out(judge: Network, folder: Path) -> None:
-    recipe = replace(RECIPE, content=3.0, style=7.0, colours=5.0, variation=11.0, opening=0.0)
+    recipe = replace(RECIPE, content=3.0, style=7.0, colours=5.0, details=2.0, variation=11.0, opening=0.0)
     training = Training(judge, Photographs(folder), paintings(), recipe)
     images, styles = drawn(2, 3, 48, 48, seed=4), torch.tensor([1, 0])
     generator = torch.Generator().manual_seed(1)
@@ -90,6 +90,10 @@ def test_the_loss_is_its_formula_written_out(judge: Network, folder: Path) -> No
         assert float(found["style"][n].detach()) == pytest.approx(7 * style_loss / 4, rel=1e-3)
         colours = [colours_apart(painted[n], shrunk(pictures[style], 1.0), size) for size in (1, 2, 4, 8, 16)]
         assert float(found["colours"][n].detach()) == pytest.approx(5 * sum(colours) / 5, rel=1e-3)
+        details = [
+            apart for size in (1, 2, 4) for apart in details_apart(painted[n], shrunk(pictures[style], 1.0), size)
+        ]
+        assert float(found["details"][n].detach()) == pytest.approx(2 * sum(details) / 12, rel=1e-3)
         down = F.pad(painted[n], (0, 0, 0, 1), "replicate").diff(dim=1).square().sum()
         across = F.pad(painted[n], (0, 1, 0, 0), "replicate").diff(dim=2).square().sum()
         assert_close(found["variation"][n].detach(), 11 * (down + across) / 32**2, rtol=1e-4, atol=1e-5)
@@ -121,19 +125,44 @@ def unlike(judge: Network, painted: Tensor, painting: Tensor, share: float) -> f
 
 def colours_apart(painted: Tensor, painting: Tensor, coarser: int) -> float:
     """Sorted projections beside each other."""
+    return (mean_apart(*(
+        picture[:, ::2, ::2] if coarser == 1 else F.avg_pool2d(picture[None], coarser)[0]
+        for picture in (painted, painting)
+    ))[0] + 1e-5) ** 0.5  # fmt: skip
+
+
+def details_apart(painted: Tensor, painting: Tensor, coarser: int) -> list[float]:
+    """The same of each pixel's differences from its four neighbours, in shares of the painting's mean square."""
+    found = []
+    for right, down in ((1, 0), (0, 1), (1, 1), (-1, 1)):
+        pairs = []
+        for picture in (painted, painting):
+            small = F.avg_pool2d(picture[None], coarser)[0]
+            height, width = small.shape[1] - 1, small.shape[2] - 1
+            left = int(right < 0)
+            there = small[:, down : down + height, left + right : left + right + width]
+            step = 2 if coarser == 1 else 1
+            pairs.append((there - small[:, :height, left : left + width])[:, ::step, ::step])
+        apart, own = mean_apart(*pairs)
+        found.append((apart / own + 1e-5) ** 0.5)
+    return found
+
+
+def mean_apart(painted: Tensor, painting: Tensor) -> tuple[float, float]:
+    """Mean squared distance of sorted projections, and mean square of the second ones, of which as many count."""
     signs = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1),
              (1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)]  # fmt: skip
-    squares = []
+    squares, own = [], []
     for sign in signs:
         axis = torch.tensor(sign) / sum(map(abs, sign)) ** 0.5
         rows = []
         for picture in (painted, painting):
-            small = picture[:, ::2, ::2] if coarser == 1 else F.avg_pool2d(picture[None], coarser)[0]
-            rows.append(sorted((axis[:, None] * small.flatten(1)).sum(0).tolist()))
+            rows.append(sorted((axis[:, None] * picture.flatten(1)).sum(0).tolist()))
         last = len(rows[1]) - 1
         steps = [round(i * last / max(1, len(rows[0]) - 1)) for i in range(len(rows[0]))]
         squares += [(value - rows[1][step]) ** 2 for value, step in zip(rows[0], steps, strict=True)]
-    return (sum(squares) / len(squares) + 1e-5) ** 0.5
+        own += [rows[1][step] ** 2 for step in steps]
+    return sum(squares) / len(squares), sum(own) / len(own)
 
 
 def test_content_counts_in_full_after_the_opening(judge: Network, folder: Path) -> None:
@@ -143,7 +172,7 @@ def test_content_counts_in_full_after_the_opening(judge: Network, folder: Path) 
     for opening in (0.0, 1.0):
         training = Training(judge, Photographs(folder), paintings(), replace(RECIPE, opening=opening))
         found.append(training._parts(images, styles, torch.Generator().manual_seed(1)))
-    for name in ("content", "style", "colours", "variation"):
+    for name in ("content", "style", "colours", "details", "variation"):
         assert_close(found[1][name].detach(), found[0][name].detach() / (6 if name == "content" else 1))
 
 

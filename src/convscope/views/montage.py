@@ -99,6 +99,11 @@ def _cut(result: Pictures) -> bool:
     return result.each and result.signed and math.prod(result.tiles.shape[2:]) >= MANY
 
 
+def _beside(result: Pictures, group: int) -> str:
+    """The name of the photograph beside a group; none of a picture that stands for several, as a facet does."""
+    return picture_name(result, group) if result.per_picture else ""
+
+
 def columns_for(count: int, height: int, width: int) -> int:
     """Columns that make a grid near a square, rather wider than high, and fill its last row where possible."""
 
@@ -261,7 +266,7 @@ def _draw(
         return
     shown = photograph(to_pixels(result.images[group].float().numpy()), layout.photo)
     sheet.picture(shown, x, y, "photograph")
-    name = shorten(picture_name(result, group), layout.photo[1], SMALL)
+    name = shorten(_beside(result, group), layout.photo[1], SMALL)
     sheet.text(x, y + layout.photo[0] + 26, name, size=SMALL, colour=sheet.theme.soft)
     _legend(sheet, result, grid, x, y + layout.photo[0] + 50, layout.photo[1])
 
@@ -321,7 +326,7 @@ def _unit(result: Pictures) -> str:
 
 def _figure(result: Pictures, group: int, grid: Grid, quality: int) -> str:
     title = result.titles[group] if group < len(result.titles) else ""
-    name = picture_name(result, group)
+    name = _beside(result, group)
     pixels = composed(grid, 1400 if len(result.tiles) == 1 else 900)[0]  # about twice of what a page shows
     marked = grid.caption(result.mark)
     what = title or result.quantity or "pictures"

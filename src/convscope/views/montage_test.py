@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,16 @@ def test_titles_of_several_lines_stand_under_each_other_and_in_the_caption(pictu
     assert len(set(heights)) == 3
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1])
     assert "a: 1 %, 0.1 · b: 2 %, 0.2" in html(result)
+
+
+def test_what_stands_for_several_photographs_has_the_name_of_none(
+    pictures: Make, provenance: Callable[..., Provenance]
+) -> None:
+    result = pictures(torch.rand(1, 2, 3, 40, 40), images=torch.rand(1, 3, 40, 40))
+    for one in (True, False):
+        shown = replace(result, provenance=provenance("facets", ["one.jpg", "two.jpg"]), per_picture=one)
+        assert ("one.jpg" in [t.get_text() for t in figure(shown).texts]) == one
+        assert ("one.jpg" in html(shown)) == one
 
 
 def test_a_large_tile_is_not_greyed_by_one_extreme_value(pictures: Make) -> None:

@@ -67,6 +67,7 @@ TRAINING: dict[str, dict[str, Any]] = {
     },
     "style": {**WEIGHT, "default": 10.0, "help": "Weight of the painting's Gram matrices."},
     "colours": {**WEIGHT, "default": 30.0, "help": "Weight of the painting's colours, fine and coarse."},
+    "details": {**WEIGHT, "default": 3.0, "help": "Weight of its neighbours' differences: against ripples and weaves."},
     "variation": {**WEIGHT, "default": 0.0, "help": "Weight of the total variation; more is smoother."},
     "rate": {**WEIGHT, "default": 2e-3, "help": "Adam's rate at the start."},
     "content_layers": {"multiple": True, "metavar": "LAYER", "help": "Chosen if left out, as the next."},
