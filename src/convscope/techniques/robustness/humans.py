@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from convscope import progress
-from convscope.behaviour.categories import choices_for, logits_of
+from convscope.behaviour.categories import choices_for, entry_level, knows_imagenet, logits_of
 from convscope.behaviour.responses import Response, Responses, collected, read_responses
 from convscope.behaviour.scoring import accuracy, by_participant, confusion, consistency, mean_consistency
 from convscope.errors import OptionError
@@ -67,8 +67,9 @@ def humans(
 
         kappa = (agreement seen - agreement by chance) / (1 - agreement by chance)
 
-    of being right or wrong, picture by picture. The network chooses among the names in the table: for one on ImageNet
-    among the 16 entry-level categories, by the mean probability of each one's classes; else among its own labels.
+    of being right or wrong, picture by picture. The network chooses among the names in the table, categories
+    and answers: for one on ImageNet among the 16 entry-level categories, by the mean probability of each one's classes;
+    else among its own labels.
 
     Args:
         network: a classifier that knows the categories.
@@ -157,7 +158,7 @@ class _Files:
 
 def _answers(network: Network, rows: Sequence[Response], sources: Mapping[tuple[str, str], Any]) -> list[Response]:
     """What the network answers, a row for each picture."""
-    choices = choices_for(network, [row.category for row in rows])
+    choices = choices_for(network, _names(network, rows))
     truths = {row.stimulus: row.category for row in rows}
     stimuli = list(sources)
     answers: list[str] = []
@@ -168,6 +169,19 @@ def _answers(network: Network, rows: Sequence[Response], sources: Mapping[tuple[
         Response(network.name, 1, number, math.nan, answer, truths[stimulus], *stimulus)
         for number, (stimulus, answer) in enumerate(zip(stimuli, answers, strict=True), 1)
     ]
+
+
+def _names(network: Network, rows: Sequence[Response]) -> list[str]:
+    """What there is to choose among: the categories, and what people said instead where that is a label, too.
+
+    Of pictures of a few classes that were shown with more names, the network gets no easier question than people.
+    """
+    names = {row.category for row in rows}
+    if names <= set(entry_level()) and knows_imagenet(network):
+        return sorted(names)  # which stand for all 16
+    taken = {index for index, label in enumerate(network.labels) if label in names}
+    said = {row.object_response for row in rows} - names
+    return sorted(names | {label for i, label in enumerate(network.labels) if label in said and i not in taken})
 
 
 # ---- what is said

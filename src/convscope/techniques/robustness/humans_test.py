@@ -80,6 +80,15 @@ def test_accuracy_confusion_and_consistency_by_hand(folder: Path) -> None:
     assert summary["accuracy"] == {"people": 0.75, "network": 0.7}
 
 
+def test_the_network_may_say_what_people_said_in_error(folder: Path) -> None:
+    reds = [
+        f"ann,1,{n},0.4,{answer},{truth},,{n}.png" for n, truth, answer in ((0, "red", "red"), (4, "green", "blue"))
+    ]
+    shown = {"0.png": painted("red"), "4.png": painted("blue")}
+    result = humans(NETWORK, responses=table(folder, reds), pictures=shown)
+    assert [row[:3] for row in result.rows][-1] == ["means", 2, "50%"]  # of two names it would have said green
+
+
 def test_conditions_are_taken_apart_and_averaged(folder: Path) -> None:
     lines = [*rows("ann", ANN, "a"), *(line.replace(",a,", ",b,") for line in rows("ann", SEEN, "a"))]
     (folder / "pictures" / "b").mkdir()
