@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from convscope import progress
+from convscope import memory, progress
 from convscope.batching import is_out_of_memory
 from convscope.feedforward.files import chosen, find, read_stylist
 from convscope.feedforward.stylist import STEP, Moments, StyleNorm, Stylist, moments
@@ -47,7 +47,7 @@ class Brush:
         """(3, H, W) in [0, 1] -> the same size and range, on the CPU."""
         device = next(self.stylist.parameters()).device
         rough = torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with torch.no_grad(), rough:
+        with torch.no_grad(), rough, memory.kept():
             return painted(self.stylist, image[None].to(device, torch.float32), self.style)[0].cpu()
 
 

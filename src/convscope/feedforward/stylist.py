@@ -60,7 +60,9 @@ class Convolution(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C', h / stride, w / stride)."""
-        return self.convolution(F.pad(maps, self.border, mode="reflect"))
+        with torch.autocast(maps.device.type, enabled=False):  # which would widen what needs no arithmetic
+            padded = F.pad(maps, self.border, mode="reflect")
+        return self.convolution(padded)
 
 
 class StyleNorm(nn.Module):
@@ -80,7 +82,11 @@ class StyleNorm(nn.Module):
 
     def forward(self, maps: Tensor, styles: Tensor) -> Tensor:
         """(N, C, h, w) and (N,) -> (N, C, h, w)."""
-        mean, variance = moments(maps) if self.watch is None else self.watch(maps)
+        if self.watch is None:  # a picture at a time it is what batch norm computes, in one pass over the maps
+            rows = zip(maps.split(1), self.scale[styles], self.shift[styles], strict=True)
+            found = [torch.batch_norm(m, s, b, None, None, True, 0.0, 1e-5, False) for m, s, b in rows]
+            return torch.cat(found) if len(found) > 1 else found[0]
+        mean, variance = self.watch(maps)
         scale = self.scale[styles][:, :, None, None] * (variance + 1e-5).rsqrt()
         shift = self.shift[styles][:, :, None, None] - mean * scale
         return torch.addcmul(shift.to(maps), maps, scale.to(maps))
@@ -88,7 +94,7 @@ class StyleNorm(nn.Module):
 
 def moments(maps: Tensor) -> Moments:
     """Mean and variance of each picture's channels, each (N, C, 1, 1), in float32 at least."""
-    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    wide = _wide(maps)
     mean = wide.mean((2, 3), keepdim=True)
     away = wide - mean
     return mean, (away * away).mean((2, 3), keepdim=True)  # six times as fast as torch.var_mean on channels-last maps
@@ -178,9 +184,9 @@ class Stylist(nn.Module):
         maps = self.down2(self.down1(torch.cat([centred * CONTRAST, faint], 1), styles), styles)
         for block in self.blocks:
             maps = block(maps, styles)
-        found = _doubled(_doubled(self.coarse(maps)))
+        found = _doubled(_doubled(_wide(self.coarse(maps))))
         maps = self.up1(_doubled(maps), styles)
-        found = found + _doubled(self.middle(maps))
+        found = found + _doubled(_wide(self.middle(maps)))
         found = found + self.out(_doubled(self.up2(maps, styles)))
         with torch.autocast(images.device.type, enabled=False):  # the last sums decide the colours
             own = torch.einsum("nij,njhw->nihw", self.palette[styles].to(centred), centred)
@@ -209,8 +215,14 @@ def grain(size: tuple[int, int], place: tuple[int, int] = (0, 0)) -> Tensor:
 
 
 def _doubled(maps: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, C, 2 h, 2 w), smoothly."""
-    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+    """(N, C, h, w) -> (N, C, 2 h, 2 w), smoothly, in the maps' own type."""
+    with torch.autocast(maps.device.type, enabled=False):
+        return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _wide(maps: Tensor) -> Tensor:
+    """In at least float32."""
+    return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def _continued(images: Tensor) -> Tensor:
