@@ -33,7 +33,7 @@ def batched(run: Callable[[slice], T], count: int, size: int, label: str = "pict
             counter.done()
             del found
             level = level or memory.resident()  # that of passes of this kind
-            if memory.resident() - level > memory.GROWTH:
+            if memory.resident() - level > memory.SLACK:
                 memory.give_back()
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
-GROWTH = 384 * 2**20  # bytes by which the process may grow before what was freed is given back
+GROWTH = 384 * 2**20  # bytes by which a run may have made the process grow before what was freed is given back
+SLACK = 128 * 2**20  # bytes by which it may grow from pass to pass within a run
 
 # Of glibc's malloc.h: numbers of the options of mallopt, and what they are in a process that frees large blocks.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4

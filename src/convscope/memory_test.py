@@ -110,6 +110,7 @@ def test_other_c_libraries_are_left_alone(
 def test_freed_memory_goes_back_between_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_glibc()
     monkeypatch.setattr(memory, "GROWTH", 2**23)
+    monkeypatch.setattr(memory, "SLACK", 2**23)
     pinned: list[bytearray] = []
 
     def scattered(_part: slice) -> None:
