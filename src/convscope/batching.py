@@ -20,20 +20,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
 
 
-def batched(run: Callable[[slice], T], count: int, size: int, label: str = "pictures") -> Iterator[T]:
+def batched(
+    run: Callable[[slice], T], count: int, size: int, label: str = "pictures", *, alike: bool = True
+) -> Iterator[T]:
     """``run`` on consecutive slices of ``count`` pictures, at most ``size`` at once; half of it after out-of-memory.
 
-    ``label`` is what they are called where progress is told. Raises the error of the last try when not even one
+    ``label`` is what they are called where progress is told, and ``alike`` whether all passes have maps of the same
+    shapes, so that memory may stay at hand from one to the next. Raises the error of the last try when not even one
     picture fits.
     """
-    level = 0
-    with memory.kept(), counting(label, count) as counter:
+    level, most = (0, memory.SLACK) if alike else (memory.resident(), memory.GROWTH)
+    with memory.kept(freed=alike), counting(label, count) as counter:
         for found in _passes(run, count, size, counter):
             yield found
             counter.done()
             del found
             level = level or memory.resident()  # that of passes of this kind
-            if memory.resident() - level > memory.SLACK:
+            if memory.resident() - level > most:
                 memory.give_back()
 
 

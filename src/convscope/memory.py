@@ -27,10 +27,13 @@ SLACK = 128 * 2**20  # bytes by which it may grow from pass to pass within a run
 # Of glibc's malloc.h: numbers of the options of mallopt, and what they are in a process that frees large blocks.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
-KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+SMALL = {**USUAL, TRIM_THRESHOLD: 2**31 - 1}  # blocks below 32 MB stay
+KEEPING = {**SMALL, MMAP_MAX: 0}  # all stay
 
 _lock = threading.Lock()
 _inside = 0  # blocks of ``kept`` that are open, in all threads
+_holding = 0  # those of them that keep freed memory of any size
+_setting = USUAL
 _made = WeakIdKeyDictionary()  # tensor to its version, and function to what that made of it
 
 
@@ -56,33 +59,46 @@ def give_back() -> None:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """A block in which what is freed, and what :func:`once` has made, stays at hand; behind the last one all that goes.
+def kept(*, freed: bool = True) -> Iterator[None]:
+    """A block in which what :func:`once` has made and memory that was ``freed`` stay at hand; behind it all that goes.
 
-    For memory it is a setting of the whole process, and only of speed. Without glibc nothing happens.
+    For memory it is a setting of the whole process, and only of speed. Without ``freed`` large blocks go back at once:
+    passes of ever other shapes would leave holes that fit nothing else. Without glibc nothing is set.
     """
-    global _inside
     before = resident()
-    with _lock:
-        _inside += 1
-        if _inside == 1:
-            _set(KEEPING)
+    _entered(freed)
     try:
         yield
     finally:
         if not sys.is_finalizing():  # a loop that was left open ends with Python, where little is still there
-            _leave(before)
+            _left(freed, before)
 
 
-def _leave(before: int) -> None:
-    global _inside
+def _entered(freed: bool) -> None:
+    global _inside, _holding
     with _lock:
-        _inside -= 1
+        _inside, _holding = _inside + 1, _holding + freed
+        _settle()
+
+
+def _left(freed: bool, before: int) -> None:
+    global _inside, _holding
+    with _lock:
+        _inside, _holding = _inside - 1, _holding - freed
+        _settle()
         if not _inside:
-            _set(USUAL)
             _made.clear()
     if not _inside and resident() - before > GROWTH:
         give_back()
+
+
+def _settle() -> None:
+    """The setting that the open blocks ask for, if it is another one."""
+    global _setting
+    wanted = KEEPING if _holding else SMALL if _inside else USUAL
+    if wanted is not _setting:
+        _setting = wanted
+        _set(wanted)
 
 
 def once(tensor: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:

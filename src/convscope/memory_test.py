@@ -62,6 +62,14 @@ def test_blocks_inside_blocks_change_it_once(changes: list[dict[int, int]]) -> N
     assert changes == [memory.KEEPING, memory.USUAL]
 
 
+def test_passes_of_other_shapes_keep_what_was_made_and_no_memory(changes: list[dict[int, int]]) -> None:
+    tensor = torch.ones(2)
+    for _ in batched(lambda part: part, 8, 2, alike=False):
+        assert memory.once(tensor, torch.neg) is memory.once(tensor, torch.neg)
+    assert changes == [memory.SMALL, memory.USUAL]
+    assert not memory._made
+
+
 def test_blocks_of_several_threads_that_overlap(changes: list[dict[int, int]]) -> None:
     opened, closed = threading.Event(), threading.Event()
 
@@ -92,6 +100,17 @@ def test_a_loop_left_open_until_python_ends_says_nothing() -> None:
     code = "from convscope.batching import batched\nopen_ = batched(lambda part: part, 8, 2)\nnext(open_)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_memory_of_passes_of_other_shapes_goes_back_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_glibc()
+    monkeypatch.setattr(memory, "GROWTH", 2**23)
+    given: list[int] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
+    taken: list[bytearray] = []
+    for _ in batched(lambda _part: taken.append(bytearray(2**24)), 3, 1, alike=False):
+        pass
+    assert len(given) == 4  # after each, and behind all
 
 
 @pytest.mark.parametrize("there", [{}, {"mallopt": lambda *_: 1}], ids=["neither", "musl"])

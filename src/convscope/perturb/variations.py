@@ -95,7 +95,7 @@ class Variations:
             OptionError: a box that is empty or leaves the picture, or content of another shape.
         """
         picture = Picture(image, boxes, content, each)
-        with torch.no_grad(), kept():
+        with torch.no_grad(), kept(freed=False):
             clean = self.network(image[None])[0] if clean is None else clean
             read = read or (lambda logits: logits)
             graph = self._graph(image)
@@ -156,7 +156,8 @@ class Variations:
             return part, Batch(plans[0].graph, pieces).logits()
 
         size = max(1, min(MOST_AT_ONCE, self.budget // max(1, *(plan.bytes for plan in plans))))
-        return batched(run, picture.count, size, "windows")
+        half = self.network.arithmetic == "bfloat16"
+        return batched(run, picture.count, size, "windows", alike=half)  # whose holes are small, too
 
     def _compare(self, found: Tensor, which: int, picture: Picture, index: NDArray[np.int64]) -> None:
         """One variation of a batch, against a full pass."""
