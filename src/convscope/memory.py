@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
-GROWTH = 384 * 2**20  # bytes by which a run may have made the process grow before what was freed is given back
+GROWTH = 256 * 2**20  # bytes by which a run may have made the process grow before what was freed is given back
 SLACK = 128 * 2**20  # bytes by which it may grow from pass to pass within a run
 
 # Of glibc's malloc.h: numbers of the options of mallopt, and what they are in a process that frees large blocks.
