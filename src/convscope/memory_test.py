@@ -102,15 +102,18 @@ def test_a_loop_left_open_until_python_ends_says_nothing() -> None:
     assert done.stderr == ""
 
 
-def test_memory_of_passes_of_other_shapes_goes_back_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs_glibc()
-    monkeypatch.setattr(memory, "GROWTH", 2**23)
-    given: list[int] = []
-    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
-    taken: list[bytearray] = []
-    for _ in batched(lambda _part: taken.append(bytearray(2**24)), 3, 1, alike=False):
-        pass
-    assert len(given) == 4  # after each, and behind all
+@pytest.mark.parametrize(("alike", "grown", "times"), [(False, (101, 101, 101), 3), (True, (101, 101, 202), 1)])
+def test_passes_of_other_shapes_may_grow_from_the_start_and_others_from_the_first(
+    monkeypatch: pytest.MonkeyPatch, alike: bool, grown: tuple[int, ...], times: int
+) -> None:
+    size, given = [2**30], list[int]()
+    monkeypatch.setattr(memory, "resident", lambda: size[0])
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(size[0]))
+    monkeypatch.setattr(memory, "GROWTH", 100)
+    monkeypatch.setattr(memory, "SLACK", 100)
+    for part in batched(lambda part: part, 3, 1, alike=alike):
+        size[0] = 2**30 + grown[part.start]
+    assert len([at for at in given if at > 2**30]) == times + 1  # and one behind all
 
 
 @pytest.mark.parametrize("there", [{}, {"mallopt": lambda *_: 1}], ids=["neither", "musl"])

@@ -252,6 +252,8 @@ def squared_distance(found: Tensor, wanted: Tensor) -> Tensor:
 class _Apart(torch.autograd.Function):
     """With its own way back: over maps, each operator that torch would record is a pass over memory."""
 
+    no_rectifier = True
+
     @staticmethod
     def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:
         difference = found - wanted

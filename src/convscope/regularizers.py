@@ -46,6 +46,8 @@ class Sloped(Penalty):
 class _Known(torch.autograd.Function):
     """Values whose derivatives are known."""
 
+    no_rectifier = True
+
     @staticmethod
     def forward(ctx: Any, images: Tensor, values: Tensor, slopes: Tensor) -> Tensor:
         ctx.save_for_backward(slopes)

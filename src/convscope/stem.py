@@ -92,7 +92,7 @@ def _two(value: Any) -> tuple[int, int]:
 class _FromPixels(torch.autograd.Function):
     """The output of a convolution as it is, with the way back to the pixels; the one to the weights is its own."""
 
-    linear = True  # no rectifier, so that no backward rule has to ask
+    no_rectifier = True  # so that no backward rule has to ask
 
     @staticmethod
     def forward(

@@ -69,7 +69,7 @@ def _rounded(weight: Tensor) -> Tensor:
 class _Made(torch.autograd.Function):
     """A weight in another form, of the same derivative."""
 
-    linear = True  # no rectifier, so that no backward rule has to ask
+    no_rectifier = True  # so that no backward rule has to ask
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, made: Tensor) -> Tensor:

@@ -77,6 +77,8 @@ def _products(maps: Tensor) -> Tensor:
 class _Products(torch.autograd.Function):
     """F'F of rows F (N, positions, C). As it is symmetric, its way back is one product: F (S + S')."""
 
+    no_rectifier = True
+
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
