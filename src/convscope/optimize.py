@@ -193,9 +193,7 @@ class _Loop:
             return torch.optim.LBFGS(
                 self._parameters, lr=self._rate, max_iter=1, history_size=20, tolerance_grad=0.0, tolerance_change=0.0
             )
-        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[self._kind]
-        fused = all(p.device.type in ("cpu", "cuda") for p in self._parameters)  # one pass over memory instead of ten
-        return kind(self._parameters, lr=self._rate, fused=fused)
+        return {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[self._kind](self._parameters, lr=self._rate)
 
     # ---- one step
 
