@@ -92,8 +92,8 @@ def _is_python(node: Node) -> bool:
     return isinstance(node, torch.autograd.function.BackwardCFunction)
 
 
-def _says_so(node: Any) -> bool:
-    """Whether it is an operator of our own that says of itself that it rectifies nothing, as those of ``stem`` do."""
+def _rectifies_nothing(node: Any) -> bool:
+    """Whether it is an operator of our own, which says so of itself, as those of ``stem`` do."""
     return bool(getattr(node._forward_cls, "no_rectifier", False))
 
 
@@ -166,7 +166,7 @@ def _differentiate_by_rule(
         for node in list(_nodes(score, wrt)):
             if _rectifies(node):
                 stack.callback(rewriter.attach(node))
-            elif _SUSPECTS.match(node.name()) or (_is_python(node) and not _says_so(node)):
+            elif _SUSPECTS.match(node.name()) or (_is_python(node) and not _rectifies_nothing(node)):
                 suspects.add(node.name())
         found = _differentiate(score, wrt, retain_graph)
     names = ", ".join(sorted(suspects))

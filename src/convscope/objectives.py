@@ -104,7 +104,7 @@ def _margin(network: Network, classes: Tensor | int) -> Objective:
     def score(activations: Mapping[str, Tensor]) -> Tensor:
         logits = network.check_logits(activations[OUTPUT])
         index = torch.as_tensor(classes, device=logits.device).reshape(-1)
-        return margins(_wide(logits), index.repeat(len(logits) // len(index)))
+        return margins(wide(logits), index.repeat(len(logits) // len(index)))
 
     return Objective(frozenset({OUTPUT}), score, "margin")
 
@@ -121,7 +121,7 @@ def each_its_own(objectives: Sequence[Objective]) -> Objective:
     layers = frozenset().union(*(o.layers for o in objectives))
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
-        found = torch.stack([_wide(objective(activations)) for objective in objectives], 1)
+        found = torch.stack([wide(objective(activations)) for objective in objectives], 1)
         mine = torch.arange(len(objectives), device=found.device).repeat(len(found) // len(objectives))
         return found.gather(1, mine[:, None])[:, 0]
 
@@ -236,7 +236,7 @@ def diversity(network: Network, layer: str, starts: int) -> Objective:
     """
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
-        rows = F.normalize(gram(_wide(network.maps(layer, activations[layer]))).flatten(1), dim=1)
+        rows = F.normalize(gram(wide(network.maps(layer, activations[layer]))).flatten(1), dim=1)
         groups = rows.view(-1, starts, rows.shape[1])
         alike = groups @ groups.transpose(1, 2)
         return -((alike.sum(2) - 1) / max(1, starts - 1)).flatten()
@@ -279,7 +279,7 @@ def features(targets: Mapping[str, Tensor], weights: Mapping[str, float] | None 
         targets: layer name to (N, ...) or (1, ...), as :func:`convscope.hooks.observe` gives them.
         weights: of layers; 1 each if left out.
     """
-    targets = {name: _wide(target) for name, target in targets.items()}
+    targets = {name: wide(target) for name, target in targets.items()}
     sizes = {name: t.flatten(1).square().sum(1).clamp(min=1e-12) for name, t in targets.items()}
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
@@ -325,13 +325,13 @@ def grams(
         weights: of layers; 1 each if left out.
         centred: as the targets were made.
     """
-    targets = {name: _wide(target) for name, target in targets.items()}
+    targets = {name: wide(target) for name, target in targets.items()}
     sizes = {name: t.flatten(1).square().sum(1).clamp(min=1e-12) for name, t in targets.items()}
 
     def score(activations: Mapping[str, Tensor]) -> Tensor:
         parts = []
         for name, target in targets.items():
-            found = gram(_wide(network.maps(name, activations[name])), centred=centred)
+            found = gram(wide(network.maps(name, activations[name])), centred=centred)
             weight = (weights or {}).get(name, 1.0)
             parts.append(-weight * (found - target).flatten(1).square().sum(1) / sizes[name])
         return torch.stack(parts).sum(0)
@@ -339,14 +339,14 @@ def grams(
     return Objective(frozenset(targets), score, f"Gram matrices of {', '.join(targets)}")
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
     """In at least float32: sums of squares are too fine for half precision."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def energy(layer: str) -> Objective:
     """Half the sum of squares of a layer: its gradient is the activation itself (Mordvintsev 2015)."""
-    return Objective(frozenset({layer}), lambda a: _wide(a[layer]).flatten(1).square().sum(1) / 2, f"energy of {layer}")
+    return Objective(frozenset({layer}), lambda a: wide(a[layer]).flatten(1).square().sum(1) / 2, f"energy of {layer}")
 
 
 @dataclass(frozen=True)
